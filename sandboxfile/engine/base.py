@@ -1,0 +1,243 @@
+"""The engine protocol: where layers are built and sandboxes run.
+
+An engine is a transport. The builder asks for a workspace on a stack of layers, executes commands in it,
+puts files there, and commits it under a key; everybody else starts sandboxes from stacks. All verbs are
+coroutines; `sandboxfile.testing.conformance` states what each promises, and every engine passes it.
+
+A stack is an ordered sequence of layer keys, lowest first. All of them must be present in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from sandboxfile.core.digest import Digest
+from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase, TreeEntry
+
+Stack = Sequence[LayerKey]
+Output = Callable[[str, bytes], None]
+"""Called with `stdout` or `stderr` and a piece of output, in the order it arrived."""
+
+
+class Capability(StrEnum):
+    """What an engine may lack. Asking for a missing one raises MissingCapability, never does less."""
+
+    BOOTSTRAP_DEBIAN = "bootstrap-debian"
+    ROOTFS_TAR = "rootfs-tar"
+    MOUNTS = "mounts"
+    TTY = "tty"
+    NETWORK_FULL = "network-full"
+    NETWORK_FILTERED = "network-filtered"
+    EXPOSE_PORT = "expose-port"
+    KEEP_WORKSPACE = "keep-workspace"
+    DIFF_ID = "diff-id"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory or file of this machine, seen read-only at `target` while a command runs. It is never
+    part of a layer; the mount point itself is removed again when it did not exist."""
+
+    origin: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to run.
+
+    argv:    program and arguments; the program is looked up in the PATH of `env`
+    env:     the whole environment, nothing is inherited
+    user:    `name`, `uid`, `user:group`; resolved in the stack's /etc/passwd and /etc/group
+    network: `none` or `full`
+    secrets: name -> value, each readable by the user at /run/secrets/<name> on a tmpfs
+    timeout: seconds until the whole process tree is killed
+
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    user: str = "root"
+    network: str = "none"
+    mounts: tuple[Mount, ...] = ()
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended. `exit_code` is 128 + signal when a signal ended it."""
+
+    exit_code: int
+    timed_out: bool = False
+    out_of_memory: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A committed layer. `size` is the bytes of its files, `entries` their number, `diff_id` None where
+    the engine cannot read content back. `unreproducible` names paths no rule can make equal."""
+
+    key: LayerKey
+    diff_id: Digest | None
+    size: int
+    entries: int
+    unreproducible: tuple[str, ...] = ()
+
+
+class Workspace(Protocol):
+    """The writable state between prepare and commit."""
+
+    id: str
+
+    async def execute(self, command: Command, output: Output, *, stdin: bytes = b"") -> Completed:
+        """Run a command as a build step and wait for it. Raises EngineError when it cannot be started."""
+        ...
+
+    async def place(self, entries: Sequence[TreeEntry]) -> None:
+        """Write entries, in order; a `file` takes its bytes from `origin`. Missing parents are made."""
+        ...
+
+    async def read(self, path: str) -> bytes:
+        """The bytes of a regular file, symlinks resolved inside the workspace. FileNotFoundError."""
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Remove a file or a tree; nothing happens when it does not exist."""
+        ...
+
+    async def commit(self, definition: Definition, key: LayerKey) -> Committed:
+        """Normalise what was written, seal it and publish it under `key`, atomically. Idempotent: when the
+        key is already there, that layer stays and this workspace goes. The workspace is gone afterwards."""
+        ...
+
+    async def abort(self, *, keep: bool = False) -> None:
+        """Give up. With `keep`, what was written stays and can be opened again by `reopen(id)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a sandbox; None is the engine's default. Bytes, counts, cores, seconds."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    disk: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The size of a terminal a process is given."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+@dataclass(frozen=True)
+class Stdio:
+    """File descriptors of the caller that a process gets as its own. -1 is /dev/null."""
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+
+
+class Process(Protocol):
+    """A command running in a sandbox."""
+
+    async def wait(self) -> Completed:
+        """Wait for the end. May be called again, with the same answer."""
+        ...
+
+    async def kill(self, signal: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        ...
+
+    async def resize(self, terminal: Terminal) -> None:
+        """Tell it its terminal's new size."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A running environment with a throw-away layer on top of a stack."""
+
+    id: str
+
+    async def execute(self, command: Command, output: Output, *, stdin: bytes = b"") -> Completed:
+        """Run a command and wait for it, passing its output on as it comes."""
+        ...
+
+    async def spawn(
+        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None
+    ) -> Process:
+        """Start a command on the caller's descriptors; with `terminal`, on a pseudo-terminal that is
+        bridged to them."""
+        ...
+
+    async def expose(self, port: int, *, host: str = "127.0.0.1", host_port: int = 0) -> str:
+        """Make the sandbox's loopback port reachable at the URL that is returned, while it lives."""
+        ...
+
+    async def connect(self, port: int) -> int:
+        """A connected TCP socket (descriptor, the caller's to close) to a loopback port of the sandbox.
+        ConnectionRefusedError while nothing listens."""
+        ...
+
+    async def close(self) -> None:
+        """End every process and drop what was written. May be called twice."""
+        ...
+
+
+class Engine(Protocol):
+    """Where layers are built and sandboxes run."""
+
+    name: str
+    capabilities: frozenset[Capability]
+
+    async def have(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
+        """Which of the keys are committed here."""
+        ...
+
+    async def bootstrap(
+        self, base: DebianBase, packages: Mapping[str, Path], output: Output
+    ) -> Workspace:
+        """A workspace with no parent that holds a Debian base of exactly these packages (files by sha256
+        hex, already checked). Raises BuildError when the result's package set is another."""
+        ...
+
+    async def unpack(self, base: RootfsBase, archive: Path, output: Output) -> Workspace:
+        """A workspace with no parent that holds a root filesystem tar's content."""
+        ...
+
+    async def prepare(self, stack: Stack) -> Workspace:
+        """A workspace on top of a stack (empty for scratch)."""
+        ...
+
+    async def reopen(self, workspace: str) -> Workspace:
+        """A kept workspace. Raises EngineError when it is gone."""
+        ...
+
+    async def start(
+        self, stack: Stack, *, limits: Limits | None = None, network: str = "none", workspace: str | None = None
+    ) -> Sandbox:
+        """Boot a sandbox from a stack; with `workspace`, on a kept workspace, writing into a throw-away
+        layer above it."""
+        ...
+
+    async def remove(self, keys: Sequence[LayerKey]) -> None:
+        """Drop committed layers. Layers in use by a running sandbox go when it ends."""
+        ...
+
+    async def close(self) -> None:
+        """End every sandbox and release everything this client holds."""
+        ...
+
+

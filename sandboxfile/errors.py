@@ -1,0 +1,231 @@
+"""Every error a user can meet, in one tree.
+
+    SandboxfileError
+    ├── SpecError            the Sandboxfile is wrong; carries every Issue found
+    ├── UsageError           the command line or the API was used wrongly
+    ├── LockError            the lockfile
+    │   ├── LockStale            it does not answer the Sandboxfile's requests
+    │   ├── LockFormatError      it is broken, or written by a newer version
+    │   └── ResolveError         apt or uv found no answer; carries Issues like SpecError
+    ├── PlanError            no plan can be made (a pinned input is missing)
+    ├── FetchError           a download failed
+    │   └── IntegrityError       the bytes or the signature are not what was promised
+    ├── StoreError           the store cannot be read or written
+    │   └── NoSuchSnapshot       a slug or name that nothing answers to
+    ├── EngineError          the engine or the host is not usable
+    │   ├── HostError            a host requirement is missing; the hint is the remedy
+    │   └── MissingCapability    this engine cannot do what was asked
+    └── BuildError           the build failed
+        ├── StepFailed           a command exited with a failure
+        └── VerifyFailed         one or more checks failed
+
+An exception carries data: a sentence, where it happened, what to do about it, and what the failing
+program last said. Only `cli` turns it into text and an exit code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text a user wrote: the name to show for it and its lines."""
+
+    name: str
+    text: str = field(repr=False, default="")
+
+    def line(self, number: int) -> str:
+        """Line `number` (1-based) without its end, or an empty string beyond the text."""
+        lines = self.text.splitlines()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a source: 1-based line and column, and how many characters to underline."""
+
+    source: Source
+    line: int
+    column: int
+    length: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One problem in a user's file.
+
+    `code` is a stable kebab-case word, `path` the place in the document (`verify[2].run`), `related`
+    other places that belong to the problem, each with its own few words.
+    """
+
+    code: str
+    message: str
+    span: Span | None = None
+    path: str = ""
+    hint: str | None = None
+    related: tuple[tuple[str, Span], ...] = ()
+
+
+class SandboxfileError(Exception):
+    """The root. `message` is one sentence in the user's terms, without a full stop at its end.
+
+    span:    the place in the user's file, when there is one
+    hint:    what to do about it
+    details: lines of evidence (a program's last output), shown indented
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        hint: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.span = span
+        self.hint = hint
+        self.details = details
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        """The problems to report; one made from this error unless a subclass collected several."""
+        return (Issue(_code(type(self)), self.message, self.span, hint=self.hint),)
+
+
+class SpecError(SandboxfileError):
+    """The Sandboxfile is wrong. All issues found are in `issues`, in the order of their places."""
+
+    def __init__(self, issues: tuple[Issue, ...]) -> None:
+        first = issues[0]
+        super().__init__(first.message, span=first.span, hint=first.hint)
+        self._issues = issues
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        return self._issues
+
+
+class UsageError(SandboxfileError):
+    """The command line or the API was used wrongly."""
+
+
+class LockError(SandboxfileError):
+    """Something about the lockfile."""
+
+
+class LockStale(LockError):
+    """The lock does not answer the Sandboxfile's requests; `requests` names each difference."""
+
+    def __init__(self, message: str, requests: tuple[str, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, details=requests)
+        self.requests = requests
+
+
+class LockFormatError(LockError):
+    """The lockfile is broken, or a newer version wrote it."""
+
+
+class ResolveError(LockError):
+    """apt or uv found no answer to the requests. `issues` points at each request concerned."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        issues: tuple[Issue, ...] = (),
+        hint: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        span = issues[0].span if issues else None
+        super().__init__(message, span=span, hint=hint, details=details)
+        self._issues = issues
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        return self._issues or super().issues
+
+
+class PlanError(SandboxfileError):
+    """No plan can be made from this Sandboxfile and lock."""
+
+
+class FetchError(SandboxfileError):
+    """A download failed at every origin that could have answered."""
+
+
+class IntegrityError(FetchError):
+    """Bytes do not have the digest, or a document not the signature, that was promised."""
+
+
+class StoreError(SandboxfileError):
+    """The store cannot be read or written."""
+
+
+class NoSuchSnapshot(StoreError):
+    """Nothing in the store answers to a slug or name."""
+
+
+class EngineError(SandboxfileError):
+    """The engine or the host is not usable."""
+
+
+class HostError(EngineError):
+    """The host lacks something the engine needs; the hint is the exact remedy."""
+
+
+class MissingCapability(EngineError):
+    """This engine cannot do what was asked. `capability` names it."""
+
+    def __init__(
+        self, message: str, capability: str, *, span: Span | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, span=span, hint=hint)
+        self.capability = capability
+
+
+class BuildError(SandboxfileError):
+    """The build failed."""
+
+
+class StepFailed(BuildError):
+    """A command in a build ended with a failure.
+
+    layer:     the layer's name (`run-2`)
+    exit_code: the command's, 128 + signal when a signal ended it, None when it timed out
+    workspace: the kept workspace that `debug` opens, if there is one
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        layer: str,
+        exit_code: int | None,
+        workspace: str | None = None,
+        span: Span | None = None,
+        hint: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, span=span, hint=hint, details=details)
+        self.layer = layer
+        self.exit_code = exit_code
+        self.workspace = workspace
+
+
+class VerifyFailed(BuildError):
+    """Checks failed; `failures` holds one StepFailed for each, in the order of the file."""
+
+    def __init__(self, message: str, failures: tuple[StepFailed, ...], *, hint: str | None = None) -> None:
+        super().__init__(message, span=failures[0].span if failures else None, hint=hint)
+        self.failures = failures
+
+
+def _code(kind: type) -> str:
+    words = "".join(f"-{c.lower()}" if c.isupper() else c for c in kind.__name__)
+    return words.lstrip("-").removesuffix("-error")
