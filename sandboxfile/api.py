@@ -1,61 +1,50 @@
 """The one place that wires the adapters together, and what programs import.
 
-A Client holds a store, an engine and a reporter. Everything it does is a coroutine; `sandboxfile.cli`
-runs them with asyncio.
+A Client holds a store, an engine and a reporter. Everything long is a coroutine; `sandboxfile.cli` runs
+them with asyncio. Imports that cost time are made where they are needed: a build that finds nothing changed
+has to be over before they would be loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sandboxfile.core.event import NullReporter, Reporter
-from sandboxfile.engine.base import Sandbox
-from sandboxfile.plan.model import Reconciled
-from sandboxfile.spec.lock import Lockfile
-from sandboxfile.spec.model import ParamValue, Sandboxfile
+from sandboxfile.build.project import LOCK_NAME, Project, find_file, load_project
+from sandboxfile.build.result import BuildResult, SnapshotInfo
+from sandboxfile.core.event import Notice, NullReporter, Reporter
+from sandboxfile.core.units import plural
+from sandboxfile.errors import EngineError, FetchError, LockStale, NoSuchSnapshot, UsageError
 
+if TYPE_CHECKING:
+    from sandboxfile.build.builder import Builder
+    from sandboxfile.build.failed import FailedStep
+    from sandboxfile.core.digest import Digest
+    from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
+    from sandboxfile.engines.linux.probe import Requirement
+    from sandboxfile.inputs.context import ContextTree
+    from sandboxfile.inputs.download import Downloader
+    from sandboxfile.inputs.settings import Settings
+    from sandboxfile.plan.model import Plan, PlannedFetch, Reconciled
+    from sandboxfile.spec.lock import LockedBase, Lockfile
+    from sandboxfile.store.records import LayerRecord, SnapshotRecord
+    from sandboxfile.store.store import Store
 
-@dataclass(frozen=True)
-class Project:
-    """A Sandboxfile on this machine: the file, its directory (the build context), the parsed document."""
+__all__ = ["BuildResult", "Client", "Project", "SnapshotInfo", "doctor"]
 
-    file: Path
-    directory: Path
-    sandboxfile: Sandboxfile
-
-    @property
-    def lock_path(self) -> Path:
-        """Where its lock is: `sandboxfile.lock` beside it."""
-        return self.directory / "sandboxfile.lock"
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What a build did. `slug` is the snapshot's; `built` and `reused` are names of layers; `checked`
-    names of checks that ran (the others were remembered)."""
-
-    slug: str
-    built: tuple[str, ...]
-    reused: tuple[str, ...]
-    checked: tuple[str, ...]
-    seconds: float
-    lock_written: bool = False
+VERSION = "0.1.0"
+ENGINES = ("linux", "memory")
 
 
-@dataclass(frozen=True)
-class SnapshotInfo:
-    """A snapshot in the store. Times are seconds since the epoch, sizes bytes."""
+def doctor() -> tuple[Requirement, ...]:
+    """Every host requirement of the linux engine, whether it is met, and the exact remedy."""
+    from sandboxfile.engines.linux.probe import probe
 
-    slug: str
-    name: str
-    key: str
-    layers: tuple[str, ...]
-    config: Mapping[str, object]
-    size: int
-    created: float
-    used: float
+    return probe()
 
 
 class Client:
@@ -68,87 +57,503 @@ class Client:
     def __init__(
         self, *, home: Path | None = None, engine: str = "linux", reporter: Reporter | None = None
     ) -> None:
+        if engine not in ENGINES:
+            raise UsageError(f"there is no engine `{engine}`", hint=f"engines: {', '.join(ENGINES)}")
         self.reporter = reporter or NullReporter()
+        self._home = home
+        self._engine_name = engine
+        self._opened: Engine | None = None
+
+    # What a client is made of, each made when it is first needed.
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The user's settings."""
+        from sandboxfile.inputs.settings import load_settings
+
+        return load_settings(os.environ, home=self._home)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        from sandboxfile.store.store import Store
+
+        return Store.open(self.settings.home)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, started at first use."""
+        if self._opened is None:
+            if self._engine_name == "memory":
+                from sandboxfile.engines.memory.engine import MemoryEngine
+
+                self._opened = MemoryEngine()
+            else:
+                from sandboxfile.engines.linux.engine import LinuxEngine
+
+                ca = self.settings.ca_bundle if self.settings.host_ca else None
+                self._opened = LinuxEngine(self.store.home, runtime=self.settings.runtime, host_ca=ca)
+        return self._opened
+
+    @cached_property
+    def _downloader(self) -> Downloader:
+        from sandboxfile.inputs.download import Downloader
+
+        return Downloader(self.store.blobs, self.settings, self.reporter)
+
+    # Reading.
 
     def load(
-        self, file: Path | None = None, *, directory: Path | None = None, params: Mapping[str, str] | None = None
+        self,
+        file: Path | None = None,
+        *,
+        directory: Path | None = None,
+        params: Mapping[str, str] | None = None,
     ) -> Project:
         """Find and read a Sandboxfile. Raises SpecError with every issue, UsageError when there is none."""
-        raise NotImplementedError
+        return load_project(find_file(file, directory), params)
+
+    def _scan(self, project: Project) -> ContextTree:
+        from sandboxfile.inputs.context import scan
+
+        return scan(project.directory, project.sandboxfile.files, cache=self.store.index.stat_cache())
+
+    # Locking.
 
     async def lock(
-        self, project: Project, *, update: Sequence[str] | None = None, refresh: bool = False, offline: bool = False
+        self,
+        project: Project,
+        *,
+        update: Sequence[str] | None = None,
+        refresh: bool = False,
+        offline: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
         those. Returns the lock and what changed, one line each (empty: it was already right)."""
-        raise NotImplementedError
+        from sandboxfile.core.digest import digest_bytes
+
+        name = f"lock-{digest_bytes(str(project.lock_path).encode())}"
+        async with self.store.locks.exclusive(name, on_wait=self._tell_waiting("the lock")):
+            # The lock is read after the wait: whoever held it may have done the work.
+            lock, changes = await self._resolve(project, update=update, refresh=refresh, offline=offline)
+            project.write_lock(lock)
+        return lock, changes
+
+    async def _resolve(
+        self,
+        project: Project,
+        *,
+        update: Sequence[str] | None = None,
+        refresh: bool = False,
+        offline: bool = False,
+    ) -> tuple[Lockfile, tuple[str, ...]]:
+        """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
+        from sandboxfile.build.lockmaker import make_lock
+
+        async def build_base(base: LockedBase) -> Digest | None:
+            return await self._build_base(project, base, offline)
+
+        return await make_lock(
+            project.sandboxfile,
+            project.requests,
+            project.pip_inputs[0],
+            project.read_lock(),
+            directory=project.directory,
+            engine=self.engine,
+            store=self.store,
+            settings=self.settings,
+            reporter=self.reporter,
+            build_base=build_base,
+            update=update,
+            refresh=refresh,
+            offline=offline,
+        )
+
+    async def _build_base(self, project: Project, base: LockedBase, offline: bool) -> Digest | None:
+        """Build the base layer of a lock in the making; its diff_id."""
+        from sandboxfile.build.builder import Outcomes
+        from sandboxfile.plan.planner import plan
+        from sandboxfile.spec.lock import Lockfile
+        from sandboxfile.spec.model import Sandboxfile
+
+        alone = Sandboxfile(name=project.sandboxfile.name, base=project.sandboxfile.base)
+        lock = Lockfile(base=base)
+        reconciled = self._reconcile(plan(alone, lock, ()), None)
+        builder = self._builder(project, lock, None, offline=offline)
+        await builder.build_layers(reconciled, Outcomes())
+        record = self.store.index.layer(reconciled.plan.layers[-1].key)
+        return record.diff_id if record else None
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""
-        raise NotImplementedError
+        self._current_lock(project)
 
-    async def plan(self, project: Project, *, locked: bool = False) -> Reconciled:
-        """What a build would do, and why. Makes no lock: requests it lacks are reported as LockStale."""
-        raise NotImplementedError
+    def _current_lock(self, project: Project) -> Lockfile:
+        from sandboxfile.spec.staleness import after_merge, differences
+
+        lock = project.read_lock()
+        if lock is None:
+            raise LockStale(
+                f"there is no {LOCK_NAME}", ("the Sandboxfile was never locked",), hint="run `sandboxfile lock`"
+            )
+        broken = after_merge(lock)
+        found = differences(lock, project.requests)
+        if broken or found:
+            texts = tuple(d.text for d in found)
+            raise LockStale(
+                f"{LOCK_NAME} does not answer the Sandboxfile",
+                (*((broken,) if broken else ()), *texts),
+                hint="run `sandboxfile lock`",
+            )
+        return lock
+
+    # Planning.
+
+    async def plan(
+        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+    ) -> Reconciled:
+        """What a build would do, and why. Nothing is written: requests that the lock does not answer are
+        resolved for this plan only, unless `locked` makes them LockStale."""
+        try:
+            lock = self._current_lock(project)
+        except LockStale:
+            if locked:
+                raise
+            lock, changes = await self._resolve(project, offline=offline)
+            self.reporter.emit(
+                Notice("info", f"{LOCK_NAME} is not up to date; a build would write: {', '.join(changes)}")
+            )
+        return self._plan(project, lock, self._scan(project), force)
+
+    def _plan(
+        self, project: Project, lock: Lockfile, context: ContextTree, force: Sequence[str] = ()
+    ) -> Reconciled:
+        from sandboxfile.plan.planner import plan
+
+        planned = plan(project.sandboxfile, lock, context.entries)
+        return self._reconcile(planned, project.environment, force)
+
+    def _reconcile(self, plan: Plan, environment: str | None, force: Sequence[str] = ()) -> Reconciled:
+        from sandboxfile.plan.reconcile import reconcile
+
+        index = self.store.index
+        wanted = {sha256 for fetch in plan.fetches for sha256, _, _ in fetch.items}
+        head = index.head(environment) if environment else None
+        return reconcile(
+            plan,
+            have=index.layers_present([layer.key for layer in plan.layers]),
+            blobs=wanted - set(self.store.blobs.missing(wanted)),
+            passed=index.passed([check.key for check in plan.checks]),
+            published=index.snapshot(plan.slug) is not None,
+            previous=head.definitions if head else None,
+            force=force,
+        )
+
+    # Building.
 
     async def build(
         self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
     ) -> BuildResult:
-        """Build what is missing, verify, publish. `force` names layers to build again."""
-        raise NotImplementedError
+        """Build what is missing, verify, publish. `force` names layers to build again.
+
+        With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended.
+        """
+        from sandboxfile.build.builder import Outcomes
+
+        started = time.monotonic()
+        changes: tuple[str, ...] = ()
+        try:
+            lock = self._current_lock(project)
+        except LockStale:
+            if locked:
+                raise
+            lock, changes = await self.lock(project, offline=offline)
+        context = self._scan(project)
+        reconciled = self._plan(project, lock, context, force)
+        plan = reconciled.plan
+        outcomes = Outcomes()
+        builder = self._builder(project, lock, context, offline=offline)
+        with self.store.uses.hold(layers=plan.stack, blobs=_blobs_of(plan)):
+            await builder.build_layers(reconciled, outcomes)
+            async with self.store.locks.exclusive(
+                f"snapshot-{plan.slug}", on_wait=self._tell_waiting("the checks")
+            ):
+                await builder.check(reconciled, outcomes)
+                self._publish(project, plan)
+        self._remember(project, context, plan.slug)
+        return BuildResult(
+            slug=plan.slug,
+            built=tuple(outcomes.built),
+            reused=tuple(outcomes.reused),
+            checked=tuple(outcomes.checked),
+            seconds=time.monotonic() - started,
+            lock_changes=changes,
+        )
+
+    def _builder(
+        self, project: Project, lock: Lockfile, context: ContextTree | None, *, offline: bool = False
+    ) -> Builder:
+        from sandboxfile.build.builder import Builder
+        from sandboxfile.build.layers import Ingredients
+        from sandboxfile.build.wanted import wanted_of
+        from sandboxfile.inputs.environment import secret_values
+
+        used = {name for step in project.sandboxfile.run for name in step.secrets}
+        declared = [secret for secret in project.sandboxfile.secrets if secret.name in used]
+        secrets = secret_values(declared, os.environ, project.directory) if declared else {}
+
+        async def fetch(planned: PlannedFetch) -> None:
+            if offline:
+                missing = self.store.blobs.missing(sha256 for sha256, _, _ in planned.items)
+                raise FetchError(
+                    f"`{planned.layer}` needs {plural(len(missing), 'file')} that the store does not have",
+                    hint="build once without --offline",
+                )
+            wanted = wanted_of(
+                planned,
+                spec=project.sandboxfile,
+                lock=lock,
+                directory=project.directory,
+                settings=self.settings,
+                cache=self.store.indexes,
+            )
+            await self._downloader.fetch(wanted, task=planned.name)
+
+        return Builder(
+            engine=self.engine,
+            store=self.store,
+            reporter=self.reporter,
+            fetch=fetch,
+            ingredients=Ingredients(inline=context.inline if context else {}, secrets=secrets),
+            on_failed=lambda failed: self._keep_failure(project, failed),
+        )
+
+    def _keep_failure(self, project: Project, failed: FailedStep) -> None:
+        from sandboxfile.store.records import Failure
+
+        self.store.index.set_failure(
+            Failure(project.environment, failed.workspace, failed.error.layer, failed.record())
+        )
+
+    def _publish(self, project: Project, plan: Plan) -> None:
+        from sandboxfile.core.digest import record_of
+        from sandboxfile.plan.diff import records
+        from sandboxfile.store.records import Head, SnapshotRecord
+
+        index = self.store.index
+        now = time.time()
+        config = {
+            **record_of(plan.config),
+            "resources": dict(plan.config.resources),
+            "labels": dict(plan.config.labels),
+        }
+        if plan.config.start is not None:
+            config["start"]["timeout"] = plan.config.start.timeout
+        index.publish(SnapshotRecord(plan.slug, plan.key, plan.name, plan.stack, config, now, now))
+        layers = {layer.name: layer.key for layer in plan.layers}
+        index.set_head(Head(project.environment, plan.slug, layers, records(plan)))
+        index.clear_failure(project.environment)
 
     async def verify(self, project: Project) -> tuple[str, ...]:
-        """Run every check of a built project again, remembered or not; names of the checks."""
-        raise NotImplementedError
+        """Run every check of a built project again, remembered or not; names of the checks.
+
+        Raises BuildError when the project is not built, VerifyFailed when a check fails.
+        """
+        from sandboxfile.build.builder import Outcomes
+        from sandboxfile.errors import BuildError
+
+        lock = self._current_lock(project)
+        context = self._scan(project)
+        reconciled = self._plan(project, lock, context)
+        if reconciled.builds:
+            raise BuildError(
+                f"{plural(len(reconciled.builds), 'layer')} of this environment "
+                f"{'is' if len(reconciled.builds) == 1 else 'are'} not built",
+                hint="run `sandboxfile build`, which verifies as well",
+            )
+        outcomes = Outcomes()
+        with self.store.uses.hold(layers=reconciled.plan.stack):
+            builder = self._builder(project, lock, context)
+            await builder.check(reconciled, outcomes, every=True)
+        return tuple(outcomes.checked)
+
+    # Nothing changed, nothing done.
+
+    def unchanged(
+        self,
+        file: Path | None = None,
+        *,
+        directory: Path | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> BuildResult | None:
+        """The result of a build whose inputs are all as they were when it was last done, without parsing
+        anything; None when that cannot be said."""
+        from sandboxfile.build.memo import recall
+
+        return recall(self.store, find_file(file, directory), params or {}, self._memo_salt)
+
+    def _remember(self, project: Project, context: ContextTree, slug: str) -> None:
+        from sandboxfile.build.memo import remember
+
+        remember(self.store, project, context, slug, self._memo_salt)
+        self.store.index.flush()
+
+    @property
+    def _memo_salt(self) -> str:
+        return f"{VERSION} {self._engine_name}"
+
+    # Using.
 
     async def resolve_snapshot(self, target: str, project: Project | None = None) -> SnapshotInfo:
-        """The snapshot that a slug, a name (its newest snapshot) or `.` (this project's, built if needed)
+        """The snapshot that a slug, a name (its newest snapshot) or `.` (`project`'s, built if needed)
         stands for. NoSuchSnapshot, with near misses as hint."""
-        raise NotImplementedError
+        if target == "." and project is not None:
+            target = (await self.build(project)).slug
+        return self.snapshot(target)
 
     async def start(self, snapshot: SnapshotInfo, *, network: str | None = None) -> Sandbox:
         """Boot a sandbox from a snapshot, with its configuration's limits."""
-        raise NotImplementedError
+        from sandboxfile.core.digest import Digest
+        from sandboxfile.core.layer import LayerKey
 
-    async def debug(self, project: Project) -> tuple[Sandbox, object]:
-        """A sandbox on the kept workspace of this project's last failed step, and the Command that failed
-        (`engine.base.Command`; same env and cwd)."""
-        raise NotImplementedError
+        stack = tuple(LayerKey(Digest(key)) for key in snapshot.layers)
+        hold = self.store.uses.hold(layers=stack)
+        missing = set(stack) - self.store.index.layers_present(stack)
+        if missing:
+            hold.release()
+            raise NoSuchSnapshot(
+                f"{plural(len(missing), 'layer')} of the snapshot {snapshot.slug} "
+                f"{'is' if len(missing) == 1 else 'are'} no longer in the store",
+                hint="build it again",
+            )
+        self.store.index.touch_snapshot(snapshot.slug)
+        mode = network if network is not None else str(snapshot.config.get("network") or "none")
+        return await self.engine.start(stack, limits=_limits(snapshot.config), network=mode)
+
+    async def debug(self, project: Project) -> tuple[Sandbox, Command]:
+        """A sandbox in the state that this project's last failed step or check left, and the command that
+        failed. Raises UsageError when nothing failed, EngineError when the state is gone."""
+        from sandboxfile.build.failed import command_of_record
+
+        failure = self.store.index.failure(project.environment)
+        if failure is None:
+            raise UsageError(
+                "no step or check of this environment has failed since it was last built",
+                hint="`sandboxfile shell` opens a shell in the built environment",
+            )
+        command, stack = command_of_record(failure.command)
+        self.store.uses.hold(layers=stack)
+        if set(stack) - self.store.index.layers_present(stack):
+            raise EngineError(
+                f"the layers below the failed `{failure.layer}` are no longer in the store",
+                hint="run `sandboxfile build` again",
+            )
+        sandbox = await self.engine.start(
+            stack, network=command.network, workspace=failure.workspace or None
+        )
+        return sandbox, command
+
+    # Looking after the store.
 
     def snapshots(self) -> tuple[SnapshotInfo, ...]:
         """Every snapshot, newest first."""
-        raise NotImplementedError
+        return tuple(self._info(record) for record in self.store.index.snapshots())
 
-    def snapshot(self, slug: str) -> SnapshotInfo:
-        """One snapshot by slug or name. NoSuchSnapshot."""
-        raise NotImplementedError
+    def snapshot(self, target: str) -> SnapshotInfo:
+        """The snapshot of a slug, else the newest of a name. NoSuchSnapshot, with near misses as hint."""
+        return self._info(self.store.index.find(target))
+
+    def _info(self, record: SnapshotRecord) -> SnapshotInfo:
+        layers = self.store.index.layers(record.layers)
+        return SnapshotInfo(
+            slug=record.slug,
+            name=record.name,
+            key=record.key,
+            layers=record.layers,
+            config=record.config,
+            size=sum(layer.size for layer in layers.values()),
+            created=record.created,
+            used=record.last_used,
+        )
 
     async def remove_snapshot(self, slug: str) -> None:
         """Forget a snapshot; its layers go with the next gc."""
-        raise NotImplementedError
+        self.store.index.remove_snapshot(slug)
 
     def layer_log(self, key: str) -> str | None:
-        """The full log kept for a layer, None when there is none."""
-        raise NotImplementedError
+        """The full log kept for a layer or check, None when there is none."""
+        try:
+            path = self.store.logs / f"{key.partition(':')[2]}.log"
+            return path.read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
 
-    def layer_definition(self, key: str) -> Mapping[str, object] | None:
-        """The stored preimage's record of a built layer."""
-        raise NotImplementedError
+    def layer(self, key: str) -> LayerRecord | None:
+        """What the store knows of a built layer."""
+        from sandboxfile.core.digest import Digest
+        from sandboxfile.core.layer import LayerKey
+
+        return self.store.index.layer(LayerKey(Digest(key)))
 
     async def disk_usage(self) -> Mapping[str, int]:
-        """Bytes by kind: `layers`, `packages`, `indexes`, `logs`, `kept`, `garbage`, and `total`."""
-        raise NotImplementedError
+        """Bytes by kind, and `total`."""
+        from sandboxfile.store.sweep import disk_usage
+
+        return disk_usage(self.store)
 
     async def gc(self, *, keep_days: float | None = None, dry_run: bool = False) -> Mapping[str, int]:
         """Remove what no snapshot and no recent build needs, and what killed builds left. Bytes by kind."""
-        raise NotImplementedError
+        from sandboxfile.store.gc import KEEP_DAYS
+        from sandboxfile.store.sweep import sweep, trash_entries
+
+        days = KEEP_DAYS if keep_days is None else keep_days
+        swept = sweep(self.store, keep_days=days, dry_run=dry_run)
+        if not dry_run:
+            await self._empty_trash(trash_entries(self.store))
+        return swept.sizes
+
+    async def _empty_trash(self, entries: Sequence[Path]) -> None:
+        from sandboxfile.engines.linux.engine import LinuxEngine
+
+        engine = self.engine
+        if isinstance(engine, LinuxEngine):
+            await engine.sweep()
+            for entry in entries:
+                await engine.delete_tree(entry)
+
+    def _tell_waiting(self, what: str) -> Callable[[int | None], None]:
+        def tell(pid: int | None) -> None:
+            who = f"process {pid}" if pid else "another process"
+            self.reporter.emit(Notice("info", f"waiting for {what}: {who} is at it"))
+
+        return tell
 
     async def close(self) -> None:
         """Release everything: sandboxes end, mounts go."""
-        raise NotImplementedError
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+        if "store" in self.__dict__:
+            self.store.close()
 
     async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+def _blobs_of(plan: Plan) -> frozenset[str]:
+    return frozenset(sha256 for fetch in plan.fetches for sha256, _, _ in fetch.items)
+
+
+def _limits(config: Mapping[str, Any]) -> Limits:
+    from sandboxfile.engine.base import Limits
+
+    given = config.get("resources") or {}
+    return Limits(
+        memory=int(given["memory"]) if "memory" in given else None,
+        cpus=float(given["cpus"]) if "cpus" in given else None,
+        pids=int(given["pids"]) if "pids" in given else None,
+        disk=int(given["disk"]) if "disk" in given else None,
+    )

@@ -1,0 +1,1 @@
+"""The command line: parses argv, calls `sandboxfile.api`, turns values, events and errors into text."""

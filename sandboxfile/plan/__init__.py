@@ -1,0 +1,1 @@
+"""From a Sandboxfile and its lock to a plan, and from a plan to what has to be done. Pure."""

@@ -18,7 +18,8 @@ class PlannedLayer:
     name:    short and stable within the file: `base`, `apt-1`, `pip-1`, `files-1`, `run-1`
     title:   for people: `apt: python3 python3-pip (86 packages, 105 MB)`
     key:     digest of `definition`
-    stack:   keys of every layer below it, lowest first (for a detached layer: those it is placed on)
+    position: its place among the plan's layers, 0 for the lowest
+    chain:   keys of all the plan's layers, lowest first; one tuple that all of them share
     detached: True when its key does not depend on the stack
     inherited: True for a layer of a `snapshot:` base, which has no definition here
     """
@@ -27,10 +28,22 @@ class PlannedLayer:
     title: str
     key: LayerKey
     definition: Definition | None
-    stack: tuple[LayerKey, ...]
+    position: int
+    # Shared, so that a plan of n layers does not hold n * n / 2 keys.
+    chain: tuple[LayerKey, ...] = field(compare=False, repr=False)
     detached: bool = False
     inherited: bool = False
     span: Span | None = field(default=None, compare=False)
+
+    @property
+    def stack(self) -> tuple[LayerKey, ...]:
+        """Keys of every layer below it, lowest first (for a detached layer: those it is placed on)."""
+        return self.chain[: self.position]
+
+    @property
+    def kind(self) -> str:
+        """`base`, `apt`, `pip`, `files` or `run`."""
+        return "base" if self.definition is None else self.definition.kind
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,8 @@ class Reconciled:
     actions: tuple[Action, ...]
     published: bool = False
     """True when the snapshot is there already and every check is remembered as passed."""
+    forced: frozenset[str] = frozenset()
+    """Names of layers that are built again although they are there."""
 
     def action(self, node: str) -> Action:
         """The action of a node. KeyError."""

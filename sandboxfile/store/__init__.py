@@ -1,0 +1,1 @@
+"""What sandboxfile keeps on this machine: blobs, layers, an index of them, locks, and their removal."""

@@ -1,0 +1,223 @@
+"""The loop: walk the schedule, ask the engine, record what came of it, gate and publish.
+
+One builder may run beside another on the same store. Work is shared by a lock for each layer: who comes
+second waits, then finds the layer there. Nothing is published before every check has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from sandboxfile.build.checks import CheckResult, run_checks
+from sandboxfile.build.failed import FailedStep
+from sandboxfile.build.layers import Ingredients, LayerFailed, build_layer
+from sandboxfile.build.runner import Log
+from sandboxfile.core.digest import hexadecimal
+from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
+from sandboxfile.core.units import size_text
+from sandboxfile.engine.base import Committed, Engine
+from sandboxfile.errors import SandboxfileError, StepFailed, VerifyFailed
+from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled
+from sandboxfile.plan.schedule import Schedule
+from sandboxfile.store.records import layer_record
+from sandboxfile.store.store import Store
+
+Fetch = Callable[[PlannedFetch], Awaitable[None]]
+"""Brings the files of a planned fetch into the store."""
+
+
+@dataclass
+class Outcomes:
+    """What a build has done so far."""
+
+    built: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+
+
+class Builder:
+    """Builds plans with one engine and one store.
+
+    on_failed: told about the failed step or check before the error is raised, so that `debug` can find it
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        store: Store,
+        reporter: Reporter,
+        fetch: Fetch,
+        ingredients: Ingredients,
+        on_failed: Callable[[FailedStep], None],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._reporter = reporter
+        self._fetch = fetch
+        self._ingredients = ingredients
+        self._on_failed = on_failed
+        self._parallel = max(2, os.cpu_count() or 2)
+
+    async def build_layers(self, reconciled: Reconciled, outcomes: Outcomes) -> None:
+        """Build every layer the reconciliation says is to be built. Raises BuildError, FetchError, …"""
+        plan = reconciled.plan
+        layers = {layer.name: layer for layer in plan.layers}
+        fetches = {fetch.name: fetch for fetch in plan.fetches}
+        kinds = {action.node: action.kind for action in reconciled.actions}
+        outcomes.reused += [
+            name for name in layers if kinds[name] in (ActionKind.REUSE, ActionKind.PLACE)
+        ]
+        todo = {name for name in (*layers, *fetches) if kinds[name] in (ActionKind.BUILD, ActionKind.FETCH)}
+        schedule = Schedule(_edges(reconciled, todo))
+        running: dict[asyncio.Task[None], str] = {}
+        try:
+            while not schedule.done:
+                for name in schedule.ready():
+                    if len(running) >= self._parallel:
+                        break
+                    schedule.start(name)
+                    work = (
+                        self._fetch(fetches[name])
+                        if name in fetches
+                        else self._build(layers[name], name in reconciled.forced, outcomes)
+                    )
+                    running[asyncio.create_task(_as_coroutine(work))] = name
+                finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    schedule.finish(running.pop(task))
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _build(self, layer: PlannedLayer, forced: bool, outcomes: Outcomes) -> None:
+        task = f"layer:{layer.name}"
+        self._reporter.emit(TaskStarted(task, layer.title))
+        outcome, detail = Outcome.CANCELLED, ""
+        try:
+            async with self._store.locks.exclusive(
+                f"layer-{hexadecimal(layer.key)}", on_wait=self._waiting(task)
+            ):
+                if layer.key in self._store.index.layers_present([layer.key]) and not forced:
+                    outcomes.reused.append(layer.name)
+                    outcome, detail = Outcome.REUSED, "built by another process meanwhile"
+                    return
+                if forced:
+                    await self._engine.remove([layer.key])
+                committed = await self._build_logged(layer, task)
+                self._record(layer, committed)
+                outcomes.built.append(layer.name)
+                outcome, detail = Outcome.DONE, f"{committed.entries} files, {size_text(committed.size)}"
+        except LayerFailed as error:
+            outcome, detail = Outcome.FAILED, error.failed.error.message
+            self._on_failed(error.failed)
+            raise error.failed.error from None
+        except SandboxfileError as error:
+            outcome, detail = Outcome.FAILED, error.message
+            raise
+        finally:
+            self._reporter.emit(TaskFinished(task, outcome, detail))
+
+    async def _build_logged(self, layer: PlannedLayer, task: str) -> Committed:
+        log = Log(
+            self._store.log_path(layer.key), task, self._reporter, tuple(self._ingredients.secrets.values())
+        )
+        try:
+            return await build_layer(
+                layer, engine=self._engine, store=self._store, ingredients=self._ingredients, log=log
+            )
+        finally:
+            log.close()
+
+    def _record(self, layer: PlannedLayer, committed: Committed) -> None:
+        definition = layer.definition
+        assert definition is not None
+        record = layer_record(
+            definition,
+            name=layer.name,
+            diff_id=committed.diff_id,
+            size=committed.size,
+            entries=committed.entries,
+            now=time.time(),
+            unreproducible=committed.unreproducible,
+        )
+        self._store.index.record_layer(record)
+
+    async def check(
+        self, reconciled: Reconciled, outcomes: Outcomes, *, every: bool = False
+    ) -> tuple[CheckResult, ...]:
+        """Run the checks that are not remembered (or every one), and remember those that pass.
+
+        Raises VerifyFailed with every failure.
+        """
+        plan = reconciled.plan
+        passed = self._store.index.passed([check.key for check in plan.checks])
+        todo: tuple[PlannedCheck, ...] = tuple(c for c in plan.checks if every or c.key not in passed)
+        if not todo:
+            return ()
+        self._reporter.emit(TaskStarted("verify", f"verify ({len(todo)} of {len(plan.checks)} checks)"))
+        outcome = Outcome.CANCELLED
+        try:
+            results = await run_checks(
+                todo,
+                engine=self._engine,
+                stack=plan.stack,
+                config=plan.config,
+                reporter=self._reporter,
+                logs=self._store.logs,
+                parallel=self._parallel,
+            )
+            outcomes.checked += [result.check.name for result in results]
+            for result in results:
+                if result.failure is None:
+                    self._store.index.remember_check(result.check.key, result.seconds)
+            failed = tuple(result for result in results if result.failure is not None)
+            outcome = Outcome.FAILED if failed else Outcome.DONE
+        finally:
+            self._reporter.emit(TaskFinished("verify", outcome))
+        if failed:
+            failures = tuple(r.failure for r in failed if r.failure is not None)
+            self._on_failed(FailedStep(failures[0], failed[0].command, plan.stack, ""))
+            raise _verify_failed(failures)
+        return results
+
+    def _waiting(self, task: str) -> Callable[[int | None], None]:
+        def tell(pid: int | None) -> None:
+            who = f"process {pid}" if pid else "another process"
+            self._reporter.emit(TaskStarted(f"{task}:wait", f"waiting: {who} is building this", task))
+            self._reporter.emit(TaskFinished(f"{task}:wait", Outcome.DONE))
+
+        return tell
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
+
+
+def _edges(reconciled: Reconciled, todo: set[str]) -> dict[str, tuple[str, ...]]:
+    """For each node that has work, the nodes with work that it waits for."""
+    plan = reconciled.plan
+    by_key = {layer.key: layer.name for layer in plan.layers}
+    needs = {fetch.layer: fetch.name for fetch in plan.fetches}
+    edges: dict[str, tuple[str, ...]] = {name: () for name in todo}
+    for layer in plan.layers:
+        if layer.name not in todo:
+            continue
+        below = () if layer.detached else tuple(by_key[key] for key in layer.stack if key in by_key)
+        wanted = (*below, needs.get(layer.name, ""))
+        edges[layer.name] = tuple(name for name in wanted if name in todo)
+    return edges
+
+
+def _verify_failed(failures: tuple[StepFailed, ...]) -> VerifyFailed:
+    if len(failures) == 1:
+        message = "a check failed, so nothing was published"
+    else:
+        message = f"{len(failures)} checks failed, so nothing was published"
+    return VerifyFailed(message, failures, hint=failures[0].hint)

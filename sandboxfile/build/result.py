@@ -1,0 +1,39 @@
+"""What a build leaves for whoever asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did.
+
+    slug:    the snapshot's
+    built, reused: names of layers
+    checked: names of checks that ran (the others were remembered)
+    lock_changes: what changed in the lock, one line each
+    """
+
+    slug: str
+    built: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    seconds: float = 0.0
+    lock_changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """A snapshot in the store. Times are seconds since the epoch, sizes bytes; `config` is the record of a
+    SnapshotConfig."""
+
+    slug: str
+    name: str
+    key: str
+    layers: tuple[str, ...]
+    config: Mapping[str, object] = field(default_factory=dict)
+    size: int = 0
+    created: float = 0.0
+    used: float = 0.0

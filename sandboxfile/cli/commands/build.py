@@ -1,0 +1,70 @@
+"""`sandboxfile build`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandboxfile.cli.exits import DONE
+from sandboxfile.cli.invocation import Invocation
+from sandboxfile.cli.options import Parser
+from sandboxfile.core.units import plural, seconds_text
+
+if TYPE_CHECKING:
+    from sandboxfile.api import BuildResult, Client
+
+DESCRIPTION = """Build the layers that changed, run the checks that are not known to pass, publish
+the snapshot, and print its slug as the last line. The lock is written when there is none or it
+lacks something."""
+
+
+def configure(parser: Parser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "--force", metavar="LAYER", action="append", default=[], help="build this layer again (repeatable)"
+    )
+
+
+def execute(invocation: Invocation) -> int:
+    """Build, and print the slug."""
+    args, console = invocation.args, invocation.console
+
+    async def work(client: Client) -> int:
+        project = invocation.load(client)
+        result = await client.build(
+            project, locked=args.locked, offline=args.offline, force=tuple(args.force)
+        )
+        invocation.progress.close()
+        if result.lock_changes:
+            console.say(f"wrote {project.lock_path.name}: {plural(len(result.lock_changes), 'change')}")
+        console.say(_summary(result))
+        if console.json:
+            console.document(_document(result))
+        else:
+            console.data(result.slug)
+        return DONE
+
+    return invocation.run(work)
+
+
+def _summary(result: BuildResult) -> str:
+    parts = []
+    if result.built:
+        parts.append(f"{plural(len(result.built), 'layer')} built")
+    if result.reused:
+        reused = len(result.reused)
+        parts.append(f"{reused} reused" if parts else f"{plural(reused, 'layer')} reused")
+    if result.checked:
+        parts.append(f"{plural(len(result.checked), 'check')} passed")
+    nothing = "" if result.built or result.checked else "nothing changed: "
+    return f"{nothing}{', '.join(parts)} ({seconds_text(result.seconds)})"
+
+
+def _document(result: BuildResult) -> dict[str, object]:
+    return {
+        "slug": result.slug,
+        "built": list(result.built),
+        "reused": list(result.reused),
+        "checked": list(result.checked),
+        "seconds": round(result.seconds, 3),
+        "lock_changes": list(result.lock_changes),
+    }

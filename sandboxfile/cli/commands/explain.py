@@ -1,0 +1,140 @@
+"""`sandboxfile explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandboxfile.cli.exits import DONE
+from sandboxfile.cli.invocation import Invocation
+from sandboxfile.cli.options import Parser
+from sandboxfile.cli.safe import safe
+from sandboxfile.core.units import plural, size_text
+from sandboxfile.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from sandboxfile.api import Client
+    from sandboxfile.plan.model import Plan, PlannedLayer, Reconciled
+
+DESCRIPTION = """Show what a layer is made of, what happens to it and why, what changed since the
+last build, its size, and the rules that make its bytes equal. LAYER is a name or the beginning of
+a key, as in `sandboxfile plan`; without it, everything is explained."""
+
+
+def configure(parser: Parser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("layer", metavar="LAYER", nargs="?", default=None, help="a layer or a check")
+    parser.add_argument(
+        "--log", action="store_true", default=False, help="print the full log of the layer's build"
+    )
+
+
+def execute(invocation: Invocation) -> int:
+    """Explain, or print a log."""
+    args, console = invocation.args, invocation.console
+    if args.log and args.layer is None:
+        raise UsageError("`--log` needs a layer", hint="`sandboxfile plan` names them")
+
+    async def work(client: Client) -> int:
+        from sandboxfile.plan.render import render_explain
+
+        reconciled = await client.plan(invocation.load(client), locked=args.locked)
+        invocation.progress.close()
+        plan = reconciled.plan
+        names = [layer.name for layer in plan.layers] + [check.name for check in plan.checks]
+        if args.layer is not None:
+            names = [_name_of(reconciled, args.layer)]
+        if args.log:
+            _print_log(invocation, client, plan, names[0])
+            return DONE
+        texts, documents = [], []
+        for name in names:
+            layer = next((each for each in plan.layers if each.name == name), None)
+            text = render_explain(reconciled, name).rstrip("\n")
+            texts.append(text + (_built_text(client, layer) if layer else ""))
+            documents.append(_document(client, reconciled, name, layer))
+        if console.json:
+            console.document(documents[0] if args.layer else documents)
+        else:
+            console.data(
+                "\n\n".join(texts + _rule_text([layer for layer in plan.layers if layer.name in names]))
+            )
+        return DONE
+
+    return invocation.run(work)
+
+
+def _name_of(reconciled: Reconciled, wanted: str) -> str:
+    """The name of the layer or check that a name or the beginning of a key stands for. UsageError."""
+    from sandboxfile.plan.render import render_explain
+
+    # The explanation begins with the name.
+    return render_explain(reconciled, wanted).split(maxsplit=1)[0]
+
+
+def _print_log(invocation: Invocation, client: Client, plan: Plan, name: str) -> None:
+    keys: dict[str, str] = {layer.name: layer.key for layer in plan.layers}
+    keys |= {check.name: check.key for check in plan.checks}
+    log = client.layer_log(keys[name])
+    if log is None:
+        raise StoreError(
+            f"no log is kept for `{name}`",
+            hint="it gets one when it is built here; `sandboxfile build --force` builds it again",
+        )
+    if invocation.console.json:
+        invocation.console.document({"name": name, "key": keys[name], "log": log})
+    else:
+        # A log may be sent to a file as it was written, but not to a terminal.
+        invocation.console.data(safe(log) if invocation.console.out.isatty() else log)
+
+
+def _built_text(client: Client, layer: PlannedLayer) -> str:
+    record = client.store.index.layer(layer.key)
+    if record is None:
+        return "\n  built      not yet"
+    text = f"\n  built      {plural(record.entries, 'file')}, {size_text(record.size)}"
+    if record.diff_id:
+        text += f"\n  diff_id    {record.diff_id}"
+    if record.unreproducible:
+        text += "\n  not reproducible, because of"
+        text += "".join(f"\n    {safe(path)}" for path in record.unreproducible)
+    return text
+
+
+def _document(
+    client: Client, reconciled: Reconciled, name: str, layer: PlannedLayer | None
+) -> dict[str, object]:
+    from sandboxfile.plan.render import plan_document
+
+    plan = plan_document(reconciled)
+    document: dict[str, object] = next(
+        each for kind in ("layers", "checks") for each in plan[kind] if each["name"] == name
+    )
+    if layer is not None:
+        from sandboxfile.plan.diff import definition_record
+
+        record = client.store.index.layer(layer.key)
+        definition = definition_record(layer.definition) if layer.definition is not None else None
+        document["definition"] = definition["definition"] if definition else None
+        document["built"] = (
+            {
+                "size": record.size,
+                "entries": record.entries,
+                "diff_id": record.diff_id,
+                "created": record.created,
+                "unreproducible": list(record.unreproducible),
+            }
+            if record
+            else None
+        )
+    return document
+
+
+def _rule_text(layers: list[PlannedLayer]) -> list[str]:
+    """The normalisation rules, when the layers that are explained are subject to them."""
+    from sandboxfile.core.normalise import RULES, TIME_RULES
+
+    versions = {getattr(layer.definition, "normalisation", None) for layer in layers} - {None}
+    if not versions:
+        return []
+    lines = [f"normalisation rules ({', '.join(sorted(versions))})"]
+    return ["\n".join([*lines, *(f"  {rule}" for rule in (*RULES, *TIME_RULES))])]

@@ -1,0 +1,66 @@
+"""`sandboxfile up`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sandboxfile.cli.invocation import Invocation
+from sandboxfile.cli.options import Parser, duration, port_number
+from sandboxfile.cli.sandboxed import SANDBOX_DEFAULTS, add_target, sandbox_command
+from sandboxfile.errors import UsageError
+
+if TYPE_CHECKING:
+    from sandboxfile.api import Client, SnapshotInfo
+
+DESCRIPTION = """Start the environment's `start` command in a fresh sandbox, wait until its port
+answers, and print the URL on this machine. Its output follows on stderr. Ctrl-C, SIGTERM, the
+timeout or the command's own end stops everything; in the last case the exit code is the
+command's."""
+
+
+def configure(parser: Parser) -> None:
+    """Add the verb's arguments."""
+    add_target(parser)
+    add = parser.add_argument
+    add("--port", metavar="N", type=port_number, help="the port on this machine (default: a free one)")
+    add("--timeout", metavar="TIME", type=duration, help="stop after this time, instead of the `start` key's")
+    parser.set_defaults(**SANDBOX_DEFAULTS, port=None)
+
+
+def execute(invocation: Invocation) -> int:
+    """Start, expose, follow, stop."""
+    args = invocation.args
+
+    async def work(client: Client) -> int:
+        from sandboxfile.cli.service import Service
+
+        snapshot = await invocation.target(client, args.target)
+        start = _start_of(snapshot)
+        command = sandbox_command(("/bin/sh", "-c", str(start["command"])), args, snapshot.config)
+        sandbox = await client.start(snapshot)
+        try:
+            port, timeout = start.get("port"), args.timeout or start.get("timeout")
+            service = Service(
+                invocation,
+                sandbox,
+                command,
+                port=port if isinstance(port, int) else None,
+                host_port=args.port or 0,
+                timeout=float(timeout) if isinstance(timeout, (int, float)) else None,
+            )
+            return await service.serve(snapshot.slug)
+        finally:
+            await sandbox.close()
+
+    return invocation.run(work)
+
+
+def _start_of(snapshot: SnapshotInfo) -> Mapping[str, object]:
+    start = snapshot.config.get("start")
+    if not isinstance(start, Mapping) or not start.get("command"):
+        raise UsageError(
+            f"`{snapshot.slug}` has no `start` command",
+            hint="add `start: {command: ..., port: ...}` to the Sandboxfile, or use `sandboxfile run`",
+        )
+    return start

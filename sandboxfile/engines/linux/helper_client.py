@@ -1,0 +1,363 @@
+"""The client's side of the helper: starting it, asking it, hearing from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sandboxfile.engines.linux.idmap import IdMap
+from sandboxfile.engines.linux.operations import Operation, Work
+from sandboxfile.engines.linux.wire import receive, send
+from sandboxfile.errors import BuildError, EngineError, HostError, IntegrityError, SandboxfileError, StoreError
+
+# The package itself is not imported: its front door would load far more than the helper needs.
+_BOOTSTRAP = """
+import sys
+package = type(sys)("sandboxfile")
+package.__path__ = [{package!r}]
+sys.modules["sandboxfile"] = package
+from sandboxfile.engines.linux.helper import main
+main()
+"""
+_START_DEADLINE = 20.0
+_MOUNT_BASES = ("/media", "/mnt", "/srv", "/opt", "/var/opt", "/var/local", "/boot", "/var/mail")
+
+
+class OperationFailed(EngineError):
+    """The helper could not do something. `number` is the kernel's errno."""
+
+    def __init__(self, operation: Operation, number: int, reason: str, file: str) -> None:
+        where = f" ({file})" if file else ""
+        super().__init__(
+            f"the host refused to {operation.op.replace('_', ' ')}: {reason}{where}",
+            hint="run `sandboxfile doctor` to see what this host lacks",
+            details=(operation.describe(),),
+        )
+        self.number = number
+
+
+class HelperClient:
+    """One helper. Bound to the event loop that is running when it is used."""
+
+    def __init__(self, home: Path, ids: IdMap) -> None:
+        self._home = home
+        self._ids = ids
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Lock | None = None
+        self._answers: dict[int, tuple[Sequence[Operation], asyncio.Future[tuple[list[Any], list[int]]]]] = {}
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._consoles: dict[int, asyncio.Future[int]] = {}
+        self._number = 0
+        self.base = ""
+        self.memory_uppers = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a helper."""
+        return self._channel is not None
+
+    def new_job(self) -> int:
+        """A number for a process whose end will be reported."""
+        self._number += 1
+        self._exits[self._number] = asyncio.get_running_loop().create_future()
+        return self._number
+
+    async def exit_of(self, job: int) -> int:
+        """Wait for a job's end: its exit code, negative for a signal."""
+        future = self._exits[job]
+        try:
+            return await asyncio.shield(future)
+        finally:
+            if future.done():
+                self._exits.pop(job, None)
+
+    def console_of(self, job: int) -> asyncio.Future[int]:
+        """The terminal a runtime will send for a job."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._consoles[job] = future
+        return future
+
+    async def do(self, *operations: Operation, descriptors: Sequence[int] = ()) -> list[Any]:
+        """Have operations done in order, stopping at the first that fails. Raises OperationFailed."""
+        results, received = await self.ask(*operations, descriptors=descriptors)
+        for descriptor in received:
+            os.close(descriptor)
+        return results
+
+    async def ask(
+        self, *operations: Operation, descriptors: Sequence[int] = ()
+    ) -> tuple[list[Any], list[int]]:
+        """Like `do`; also gives the descriptors that came back, the caller's to close."""
+        await self._start()
+        assert self._channel is not None and self._loop is not None
+        self._attach()
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[tuple[list[Any], list[int]]] = self._loop.create_future()
+        self._answers[number] = (operations, future)
+        message = {"id": number, "ops": [operation.message() for operation in operations]}
+        while True:
+            try:
+                send(self._channel, message, list(descriptors))
+                break
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                del self._answers[number]
+                raise EngineError("the sandbox helper has ended unexpectedly") from error
+        # The helper does what it was asked, cancelled or not: the answer is awaited before giving up.
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.done():
+                await asyncio.wait([future], timeout=30)
+            raise
+
+    async def _writable(self) -> None:
+        assert self._channel is not None and self._loop is not None
+        ready = self._loop.create_future()
+        self._loop.add_writer(self._channel, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._channel)
+
+    async def task(
+        self,
+        name: str,
+        args: dict[str, Any],
+        dirs: dict[str, str] | None = None,
+        *,
+        descriptors: Sequence[int] = (),
+        mapped: bool = True,
+    ) -> Any:
+        """Run a worker's task and give its result; the worker's errors are raised here."""
+        from sandboxfile.engines.linux.streams import read_all
+
+        await self._start()
+        job = self.new_job()
+        result_read, result_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                await self.do(
+                    Work(job, name, args, dirs or {}, mapped), descriptors=(result_write, *descriptors)
+                )
+            finally:
+                os.close(result_write)
+            try:
+                text = await read_all(result_read)
+            except asyncio.CancelledError:
+                from sandboxfile.engines.linux.operations import Signal
+
+                await self.do(Signal(job, 9))
+                raise
+        finally:
+            os.close(result_read)
+        code = await self.exit_of(job)
+        if not text:
+            raise EngineError(f"a worker ended unexpectedly in `{name}` (status {code})")
+        answer = json.loads(text)
+        if "result" in answer:
+            return answer["result"]
+        raise _worker_error(answer)
+
+    async def _start(self) -> None:
+        if self._channel is not None:
+            return
+        if self._starting is None or self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._starting = asyncio.Lock()
+        async with self._starting:
+            if self._channel is None:
+                await self._launch()
+
+    async def _launch(self) -> None:
+        from sandboxfile.engines.linux.operations import Features
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.base = mount_base(self._home)
+        settings = {
+            "channel": theirs.fileno(),
+            "mode": self._ids.mode,
+            "base": self.base,
+            "guest_uid": self._ids.guest_uid,
+            "guest_gid": self._ids.guest_gid,
+            "cover_cgroups": not os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        }
+        package = str(Path(__file__).resolve().parents[2])
+        python = sys.executable or shutil.which("python3") or "/usr/bin/python3"
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, "-I", "-S", "-c", _BOOTSTRAP.format(package=package), json.dumps(settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        try:
+            await asyncio.wait_for(self._greet(ours), _START_DEADLINE)
+        except BaseException:
+            ours.close()
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+            raise
+        self._channel = ours
+        self._loop = None
+        self._attach()
+        self.memory_uppers = (await self.do(Features()))[0]["memory_uppers"]
+
+    async def _greet(self, channel: socket.socket) -> None:
+        assert self._process is not None and self._process.stderr is not None
+        while True:
+            await _readable(channel)
+            message, _ = receive(channel)
+            if message is None:
+                said = self._process.stderr.read().decode("utf-8", "replace").strip()
+                raise EngineError("the sandbox helper did not start", details=tuple(said.splitlines()[-5:]))
+            if message["event"] == "ready":
+                return
+            if message["event"] == "map":
+                await asyncio.to_thread(self._ids.write_outer_map, self._process.pid)
+                send(channel, {"event": "mapped"}, [])
+            else:
+                raise HostError(
+                    f"this host does not let sandboxes be made ({message['reason']})",
+                    hint="run `sandboxfile doctor` to see what is missing",
+                )
+
+    def _attach(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._loop = loop
+        assert self._channel is not None
+        loop.add_reader(self._channel, self._hear)
+
+    def _hear(self) -> None:
+        assert self._channel is not None
+        while self._channel is not None:
+            try:
+                message, descriptors = receive(self._channel)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._lost()
+                return
+            self._handle(message, descriptors)
+
+    def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        event = message.get("event")
+        if event == "exit":
+            future = self._exits.get(message["job"])
+            if future and not future.done():
+                future.set_result(message["code"])
+        elif event == "console":
+            console = self._consoles.pop(message["job"], None)
+            if console is None or console.done():
+                os.close(descriptors[0])
+            else:
+                console.set_result(descriptors[0])
+        else:
+            operations, answer = self._answers.pop(message["id"])
+            failed = message.get("error")
+            if answer.done():
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            elif failed:
+                answer.set_exception(
+                    OperationFailed(
+                        operations[failed["index"]], failed["errno"], failed["reason"], failed["file"]
+                    )
+                )
+            else:
+                answer.set_result((message["results"], descriptors))
+
+    def _lost(self) -> None:
+        """The helper is gone, and every sandbox with it."""
+        self._detach()
+        error = EngineError("the sandbox helper has ended unexpectedly")
+        for _, answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+        self._answers.clear()
+        for future in self._exits.values():
+            if not future.done():
+                future.set_result(-9)
+        for console in self._consoles.values():
+            console.cancel()
+
+    def _detach(self) -> None:
+        if self._channel is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self._channel)
+            self._channel.close()
+        self._channel = None
+        self._loop = None
+
+    async def close(self) -> None:
+        """End the helper and everything it holds, and wait for that."""
+        self._detach()
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(process.communicate)
+        for future in self._exits.values():
+            if not future.done():
+                future.set_result(-9)
+
+
+def mount_base(home: Path) -> str:
+    """An existing directory that the helper may cover with its own mounts; it must not hide the store."""
+    avoided = [str(home.resolve()), os.path.realpath(sys.executable), os.path.realpath(__file__), os.getcwd()]
+    usable = [
+        path
+        for path in _MOUNT_BASES
+        if os.path.isdir(path) and not os.path.islink(path) and not any(a.startswith(path + "/") for a in avoided)
+    ]
+    for path in usable:
+        try:
+            if not os.listdir(path):
+                return path
+        except OSError:
+            continue
+    if usable:
+        return usable[0]
+    raise HostError("there is no directory to mount sandboxes on", hint="mkdir /media")
+
+
+def _worker_error(answer: dict[str, Any]) -> Exception:
+    kind, message, number = answer["error"], answer["message"], answer.get("errno")
+    if kind == "FileNotFoundError":
+        return FileNotFoundError(number or 2, message)
+    if kind == "IntegrityError":
+        return IntegrityError(message)
+    if kind == "BuildError":
+        return BuildError(message, details=tuple(answer.get("details", ())))
+    if number in (28, 122):
+        return StoreError("the disk is full", hint="free some space, for example with `sandboxfile cache gc`")
+    failure: type[SandboxfileError] = EngineError
+    return failure(message)
+
+
+async def _readable(channel: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(channel, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(channel)

@@ -1,0 +1,110 @@
+"""Making mounts, in the helper. What to mount is said by `operations`; this does it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sandboxfile.engines.linux import syscalls as sys_
+
+CLASSIC_OPTION_LIMIT = 4000
+"""The classic mount call takes one page of options."""
+
+
+def overlay(target: str, lowers: list[str], upper: str, work: str, links: str) -> None:
+    """Mount lower directories, topmost first, and a writable upper one at `target`.
+
+    `links` is an empty directory of ours: options are short symbolic links in it, because an option is at
+    most 255 characters long and takes no commas or colons in the classic call. Without `upper` the overlay
+    is read-only and needs at least two lowers.
+    """
+    names = []
+    for number, lower in enumerate(lowers):
+        os.symlink(lower, f"{links}/{number}")
+        names.append(f"{links}/{number}")
+    if upper:
+        os.symlink(upper, f"{links}/u")
+        os.symlink(work, f"{links}/w")
+    try:
+        _overlay_new(target, names, f"{links}/u" if upper else "", f"{links}/w")
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        _overlay_classic(target, len(names), bool(upper), links)
+
+
+def _overlay_new(target: str, lowers: list[str], upper: str, work: str) -> None:
+    context = sys_.fsopen("overlay")
+    try:
+        sys_.fsconfig(context, "source", "sandboxfile")
+        sys_.fsconfig(context, "userxattr")
+        for lower in lowers:
+            sys_.fsconfig(context, "lowerdir+", lower)
+        if upper:
+            sys_.fsconfig(context, "upperdir", upper)
+            sys_.fsconfig(context, "workdir", work)
+        sys_.fscreate(context)
+        mounted = sys_.fsmount(context)
+    finally:
+        os.close(context)
+    try:
+        sys_.move_mount(mounted, target)
+    finally:
+        os.close(mounted)
+
+
+def _overlay_classic(target: str, count: int, writable: bool, links: str) -> None:
+    """For kernels before 6.8, which know no `lowerdir+`; names are relative to keep the options short."""
+    options = "userxattr,lowerdir=" + ":".join(str(number) for number in range(count))
+    if writable:
+        options += ",upperdir=u,workdir=w"
+    if len(options) > CLASSIC_OPTION_LIMIT:
+        raise OSError(errno.E2BIG, "the stack has more layers than this kernel can mount", target)
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chdir(links)
+        sys_.mount("sandboxfile", target, "overlay", 0, options)
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def bind(source: str, target: str, *, readonly: bool) -> None:
+    """Show a file or directory at another place as well, with everything mounted below it."""
+    tree = sys_.open_tree(source)
+    try:
+        attributes = sys_.MOUNT_ATTR_NOSUID | sys_.MOUNT_ATTR_NODEV
+        if readonly:
+            sys_.mount_setattr(tree, attributes | sys_.MOUNT_ATTR_RDONLY)
+        sys_.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def tmpfs(target: str, *, size: int | None, mode: int = 0o755) -> None:
+    """Mount a file system in memory; `size` in bytes, None is the kernel's default of half the memory."""
+    options = f"mode={mode:o}" + (f",size={size}" if size else "")
+    sys_.mount("tmpfs", target, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, options)
+
+
+def private_view(base: str, *, cover_cgroups: bool) -> None:
+    """The helper's own mounts: nothing propagates out, /proc shows its processes, `base` is its memory.
+
+    crun refuses hosts that have cgroup v1 and v2 side by side, so those get a plain v2 tree here.
+    """
+    sys_.mount(None, "/", None, sys_.MS_REC | sys_.MS_SLAVE)
+    sys_.mount("proc", "/proc", "proc", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
+    sys_.mount("tmpfs", base, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=755")
+    if cover_cgroups:
+        sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC)
+
+
+def unmount_below(path: str) -> None:
+    """Take away every mount at or below a path, the deepest first."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        targets = [line.split()[4] for line in table]
+    prefix = os.fsencode(path)
+    for target in reversed(targets):
+        name = target.replace(b"\\040", b" ").replace(b"\\134", b"\\")
+        if name == prefix or name.startswith(prefix + b"/"):
+            sys_.unmount(os.fsdecode(name))

@@ -1,0 +1,149 @@
+"""Talking with apt's solver: what it is given, and what its simulation says.
+
+The solver runs elsewhere (a base's own apt in a workspace, the host's for the closure of a base); here are
+its command line, its configuration and its answers, as values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sandboxfile.inputs.archive import Suite
+
+UPDATE = ("apt-get", "update", "--error-on=any")
+SIMULATE = ("apt-get", "--simulate", "--quiet=2", "--allow-downgrades", "install")
+
+_INST = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+) .*?\[([a-z0-9-]+)\]\)")
+_REMV = re.compile(r"^(?:Remv|Purg) (\S+)(?: \[([^\]]*)\])?")
+_NOTE = re.compile(r"selecting '([^']+)' (?:instead of|for) '?([^']+)'?")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A package the solution installs; `old` is the version it replaces."""
+
+    name: str
+    version: str
+    arch: str
+    old: str | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a simulated installation would do.
+
+    selected: (package, name it was asked for by) where a virtual package was requested
+    """
+
+    install: tuple[Installed, ...]
+    remove: tuple[tuple[str, str], ...]
+    selected: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """apt's configuration for one solve, as `apt.conf` text; paths are as apt sees them.
+
+    state:      the directory that holds `status` and `extended_states`
+    lists:      a writable directory for downloaded lists
+    """
+
+    architecture: str
+    sources: str
+    state: str
+    lists: str
+    recommends: bool = False
+    preferences: str = "/dev/null"
+    root: str = ""
+    options: tuple[str, ...] = field(default=())
+
+    def text(self) -> str:
+        """The text of the configuration file."""
+        install = "true" if self.recommends else "false"
+        lines = [
+            *([f'Dir "{self.root}";'] if self.root else []),
+            f'APT::Architecture "{self.architecture}";',
+            "#clear APT::Architectures;",
+            f'APT::Architectures {{ "{self.architecture}"; }};',
+            f'APT::Install-Recommends "{install}";',
+            'APT::Install-Suggests "false";',
+            'APT::Get::AllowUnauthenticated "false";',
+            'APT::Get::Assume-Yes "true";',
+            'APT::Sandbox::User "root";',
+            'Acquire::Languages "none";',
+            'Acquire::PDiffs "false";',
+            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";',
+            'Acquire::AllowInsecureRepositories "false";',
+            # The repository here holds its Packages files unpacked, whatever else the signed text lists.
+            'Acquire::IndexTargets::deb::Packages::CompressionTypes "uncompressed";',
+            'Acquire::IndexTargets::deb::Packages::DefaultCompressionTypes "uncompressed";',
+            f'Dir::Etc::SourceList "{self.sources}";',
+            'Dir::Etc::SourceParts "/dev/null";',
+            f'Dir::Etc::Preferences "{self.preferences}";',
+            'Dir::Etc::PreferencesParts "/dev/null";',
+            f'Dir::State::status "{self.state}/status";',
+            f'Dir::State::extended_states "{self.state}/extended_states";',
+            f'Dir::State::Lists "{self.lists}/lists";',
+            f'Dir::Cache "{self.lists}/cache";',
+            f'Dir::Cache::archives "{self.lists}/cache/archives";',
+            'Debug::NoLocking "true";',
+            *self.options,
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def source_line(suite: Suite, root: str, *, signed_by: str | None) -> str:
+    """The `sources.list` line of a suite whose repository is seen at `root`.
+
+    Its Valid-Until was judged outside, against this machine's clock and the lock.
+    """
+    request = suite.request
+    options = [f"arch={request.architecture}", "check-valid-until=no"]
+    if signed_by:
+        options.append(f"signed-by={signed_by}")
+    components = "" if request.flat else " " + " ".join(request.components)
+    return f"deb [{' '.join(options)}] file:{root} {request.suite}{components}\n"
+
+
+def pins(versions: Iterable[tuple[str, str]], priority: int) -> str:
+    """`apt_preferences` entries that prefer exactly these versions."""
+    return "".join(
+        f"Package: {name}\nPin: version {version}\nPin-Priority: {priority}\n\n" for name, version in versions
+    )
+
+
+def parse(output: str) -> Solution:
+    """The solution in a simulation's output."""
+    install: list[Installed] = []
+    remove: list[tuple[str, str]] = []
+    selected: list[tuple[str, str]] = []
+    for line in output.splitlines():
+        if found := _INST.match(line):
+            name, old, version, arch = found.groups()
+            install.append(Installed(name.partition(":")[0], version, arch, old or None))
+        elif found := _REMV.match(line):
+            remove.append((found.group(1).partition(":")[0], found.group(2) or ""))
+        elif found := _NOTE.search(line):
+            selected.append((found.group(1), found.group(2)))
+    return Solution(tuple(install), tuple(remove), tuple(selected))
+
+
+def explanation(errors: str) -> tuple[str, ...]:
+    """apt's own words on why there is no solution, without its advice for interactive use."""
+    kept = []
+    for line in errors.splitlines():
+        text = line.rstrip()
+        if not text or text.startswith(("W: ", "N: ", "Reading ", "Building ", "NOTE: ", "Note, ")):
+            continue
+        kept.append(text)
+    return tuple(kept[-20:])
+
+
+def named_in(errors: Sequence[str]) -> frozenset[str]:
+    """Every word of an explanation that could be a package's name."""
+    found = set()
+    for line in errors:
+        found.update(re.findall(r"[a-z0-9][a-z0-9+.-]+", line))
+    return frozenset(word.rstrip(".") for word in found)

@@ -1,0 +1,398 @@
+"""The index: which layers, snapshots, checks and builds there are.
+
+Layers and snapshots can be made anew from the store's directories; the rest is remembered work, and its
+loss costs time only. Every method is one transaction and safe to call from any thread. Times are seconds
+since the epoch. All methods raise StoreError when the file cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from sandboxfile.core.digest import Digest
+from sandboxfile.core.layer import LayerKey
+from sandboxfile.errors import NoSuchSnapshot, StoreError
+from sandboxfile.store.atomic import write_atomically
+from sandboxfile.store.database import Database
+from sandboxfile.store.failure import reported
+from sandboxfile.store.faults import point
+from sandboxfile.store.records import (
+    Failure,
+    Head,
+    LayerRecord,
+    SnapshotRecord,
+    snapshot_document,
+)
+from sandboxfile.store.remembered import Remembered
+from sandboxfile.store.restore import LAYER_DOCUMENT, read_layer, read_layers, read_snapshots
+
+TOUCH_SECONDS = 3600.0
+"""A time of last use is not written again within this time, so that doing nothing writes nothing."""
+
+_LAYER = "key, kind, name, preimage, diff_id, size, entries, parents, created, last_used, unreproducible"
+_SNAPSHOT = "slug, key, name, layers, config, created, last_used"
+
+
+class Index(Remembered):
+    """The index of one store, over `index.sqlite` in its home."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        guard: Callable[[], AbstractContextManager[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._layers = home / "layers"
+        self._snapshots = home / "snapshots"
+        super().__init__(Database(home / "index.sqlite", guard=guard, restore=self._restore), clock)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know: that a damaged index was replaced."""
+        return tuple(self._database.notices)
+
+    def close(self) -> None:
+        """Close the file. The index can still be used, and opens it again."""
+        self.flush()
+        self._database.close()
+
+    def record_layer(self, record: LayerRecord) -> None:
+        """Note a layer that the engine has committed. The time of use of one already known moves on."""
+        self._database.write(lambda connection: _insert_layer(connection, record))
+
+    def layer(self, key: LayerKey) -> LayerRecord | None:
+        """What is known of a layer, whether or not its directory is still there."""
+        found = self.layers((key,))
+        return found.get(key)
+
+    def layers(self, keys: Iterable[LayerKey] | None = None) -> dict[LayerKey, LayerRecord]:
+        """The records of these layers that are known, or of all."""
+        wanted = None if keys is None else tuple(dict.fromkeys(keys))
+
+        def work(connection: sqlite3.Connection) -> dict[LayerKey, LayerRecord]:
+            if wanted is None:
+                rows = connection.execute(f"SELECT {_LAYER} FROM layers ORDER BY key").fetchall()
+            else:
+                rows = [
+                    row
+                    for key in wanted
+                    for row in connection.execute(f"SELECT {_LAYER} FROM layers WHERE key = ?", (key,))
+                ]
+            return {row[0]: _layer(row) for row in rows}
+
+        return self._database.read(work)
+
+    def layers_present(self, keys: Iterable[LayerKey]) -> frozenset[LayerKey]:
+        """Those whose record and directory both exist. A directory without a record is taken in first: its
+        build was killed between the rename and the record."""
+        there = [key for key in dict.fromkeys(keys) if self._has_directory(key)]
+        if not there:
+            return frozenset()
+        known = self.layers(there)
+        adopted = {
+            record.key: record
+            for key in there
+            if key not in known and (record := read_layer(self._layers, key)) is not None
+        }
+        if adopted:
+            self._database.write(lambda connection: _insert_layers(connection, adopted.values()))
+        return frozenset((*known, *adopted))
+
+    def adopt_layers(self) -> None:
+        """Take in every layer directory that has no record."""
+        known = self.layers()
+        found = [record for record in read_layers(self._layers) if record.key not in known]
+        if found:
+            self._database.write(lambda connection: _insert_layers(connection, found))
+
+    def touch(self, keys: Iterable[LayerKey]) -> None:
+        """Note that layers are used now."""
+        now = self._clock()
+        old = [
+            (now, key) for key, record in self.layers(keys).items() if record.last_used < now - TOUCH_SECONDS
+        ]
+        if old:
+            self._database.write(
+                lambda connection: connection.executemany(
+                    "UPDATE layers SET last_used = ? WHERE key = ?", old
+                )
+            )
+
+    def forget_layers(self, keys: Iterable[LayerKey]) -> None:
+        """Drop the records of layers; their directories are the caller's to remove afterwards."""
+        gone = [(key,) for key in keys]
+        self._database.write(
+            lambda connection: connection.executemany("DELETE FROM layers WHERE key = ?", gone)
+        )
+
+    def publish(self, snapshot: SnapshotRecord) -> None:
+        """Make a snapshot known: in the index and, for when that is lost, in a file.
+
+        Publishing it again renews its name and what of its configuration is no part of the key. Raises
+        StoreError when the slug belongs to a snapshot of another key.
+        """
+        text = json.dumps(snapshot_document(snapshot), sort_keys=True, indent=1)
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT key FROM snapshots WHERE slug = ?", (snapshot.slug,)).fetchone()
+            if row is not None and row[0] != snapshot.key:
+                raise StoreError(
+                    f"the slug `{snapshot.slug}` belongs to another snapshot, whose key is {row[0]}",
+                    hint=f"remove that one with `sandboxfile snapshots rm {snapshot.slug}`, or change `name`",
+                )
+            with reported("writing a snapshot"):
+                write_atomically(self._snapshot_path(snapshot.slug), f"{text}\n".encode())
+            point("publish:file")
+            _insert_snapshot(connection, snapshot)
+
+        self._database.write(work, durable=True)
+
+    def snapshot(self, slug: str) -> SnapshotRecord | None:
+        """The snapshot of that slug."""
+        found = self._select_snapshots("WHERE slug = ?", (slug,))
+        return found[0] if found else None
+
+    def newest(self, name: str) -> SnapshotRecord | None:
+        """The snapshot of that name that was published last."""
+        found = self._select_snapshots("WHERE name = ? ORDER BY created DESC, slug LIMIT 1", (name,))
+        return found[0] if found else None
+
+    def snapshots(self) -> tuple[SnapshotRecord, ...]:
+        """Every snapshot, newest first."""
+        return self._select_snapshots("ORDER BY created DESC, slug", ())
+
+    def find(self, target: str) -> SnapshotRecord:
+        """The snapshot of a slug, else the newest of a name. NoSuchSnapshot, with near misses as hint."""
+        found = self.snapshot(target) or self.newest(target)
+        if found is not None:
+            return found
+        import difflib
+
+        known = sorted({each for record in self.snapshots() for each in (record.slug, record.name)})
+        near = difflib.get_close_matches(target, known, n=3)
+        hint = "`sandboxfile snapshots` lists what there is"
+        if near:
+            hint = f"did you mean {' or '.join(f'`{each}`' for each in near)}?"
+        raise NoSuchSnapshot(f"no snapshot is called `{target}`", hint=hint)
+
+    def touch_snapshot(self, slug: str) -> None:
+        """Note that a snapshot is used now, and its layers with it."""
+        record = self.snapshot(slug)
+        now = self._clock()
+        if record is None or record.last_used >= now - TOUCH_SECONDS:
+            return
+        self._database.write(
+            lambda connection: connection.execute(
+                "UPDATE snapshots SET last_used = ? WHERE slug = ?", (now, slug)
+            )
+        )
+        self.touch(record.layers)
+
+    def remove_snapshot(self, slug: str) -> None:
+        """Forget a snapshot and what was remembered for its sake, so that the next gc takes the layers that
+        nothing else uses. Raises NoSuchSnapshot."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            row = connection.execute("SELECT layers FROM snapshots WHERE slug = ?", (slug,)).fetchone()
+            if row is None:
+                raise NoSuchSnapshot(
+                    f"no snapshot has the slug `{slug}`", hint="`sandboxfile snapshots` lists what there is"
+                )
+            # The file goes first: should we die here, the row still says what to remove.
+            with reported("removing a snapshot"):
+                self._snapshot_path(slug).unlink(missing_ok=True)
+            point("remove:file")
+            connection.execute("DELETE FROM snapshots WHERE slug = ?", (slug,))
+            connection.execute("DELETE FROM memos WHERE slug = ?", (slug,))
+            connection.execute("DELETE FROM heads WHERE slug = ?", (slug,))
+            connection.executemany(
+                "UPDATE layers SET last_used = 0 WHERE key = ?", [(key,) for key in json.loads(row[0])]
+            )
+
+        self._database.write(work, durable=True)
+
+    def head(self, environment: str) -> Head | None:
+        """What an environment's last build was made of."""
+        return next(iter(self.heads(environment)), None)
+
+    def heads(self, environment: str | None = None) -> tuple[Head, ...]:
+        """Every environment's head, or the one's."""
+
+        def work(connection: sqlite3.Connection) -> tuple[Head, ...]:
+            rows = connection.execute(
+                "SELECT environment, slug, layers, definitions, updated FROM heads "
+                "WHERE ?1 IS NULL OR environment = ?1",
+                (environment,),
+            )
+            return tuple(Head(row[0], row[1], json.loads(row[2]), json.loads(row[3]), row[4]) for row in rows)
+
+        return self._database.read(work)
+
+    def set_head(self, head: Head) -> None:
+        """Remember what a build was made of. Its time is now unless it has one."""
+        self.flush()
+        row = (
+            head.environment,
+            head.slug,
+            json.dumps(dict(head.layers)),
+            json.dumps(dict(head.definitions)),
+            head.updated or self._clock(),
+        )
+        self._database.write(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?)", row)
+        )
+
+    def failure(self, environment: str) -> Failure | None:
+        """The last failure of an environment, with its kept workspace."""
+        return next((each for each in self.failures() if each.environment == environment), None)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """The last failure of every environment that has one."""
+
+        def work(connection: sqlite3.Connection) -> tuple[Failure, ...]:
+            rows = connection.execute("SELECT environment, workspace, layer, command, created FROM failures")
+            return tuple(Failure(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows)
+
+        return self._database.read(work)
+
+    def record_failure(self, failure: Failure) -> None:
+        """Remember a failure, in place of the environment's last one. Its time is now unless it has one."""
+        row = (
+            failure.environment,
+            failure.workspace,
+            failure.layer,
+            json.dumps(dict(failure.command)),
+            failure.created or self._clock(),
+        )
+        self._database.write(
+            lambda connection: connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", row
+            )
+        )
+
+    def forget_failure(self, environment: str) -> None:
+        """Forget an environment's failure: it was built since."""
+        if self.failure(environment) is not None:
+            self._database.write(
+                lambda connection: connection.execute(
+                    "DELETE FROM failures WHERE environment = ?", (environment,)
+                )
+            )
+
+    def remove_stray_snapshot_files(self) -> None:
+        """Remove the files of snapshots whose publishing was killed before it was done."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            slugs = {f"{slug}.json" for (slug,) in connection.execute("SELECT slug FROM snapshots")}
+            with reported("removing what a killed build left"):
+                for name in set(os.listdir(self._snapshots)) - slugs:
+                    (self._snapshots / name).unlink(missing_ok=True)
+
+        self._database.write(work)
+
+    def _has_directory(self, key: LayerKey) -> bool:
+        return os.path.exists(self._layers / key.partition(":")[2] / LAYER_DOCUMENT)
+
+    def _snapshot_path(self, slug: str) -> Path:
+        return self._snapshots / f"{slug}.json"
+
+    def _select_snapshots(self, where: str, values: Sequence[str]) -> tuple[SnapshotRecord, ...]:
+        def work(connection: sqlite3.Connection) -> tuple[SnapshotRecord, ...]:
+            rows = connection.execute(f"SELECT {_SNAPSHOT} FROM snapshots {where}", values)
+            return tuple(
+                SnapshotRecord(
+                    row[0],
+                    Digest(row[1]),
+                    row[2],
+                    tuple(json.loads(row[3])),
+                    json.loads(row[4]),
+                    row[5],
+                    row[6],
+                )
+                for row in rows
+            )
+
+        return self._database.read(work)
+
+    def _restore(self, connection: sqlite3.Connection) -> str:
+        layers = list(read_layers(self._layers))
+        _insert_layers(connection, layers)
+        keys = {record.key for record in layers}
+        snapshots = [each for each in read_snapshots(self._snapshots) if keys.issuperset(each.layers)]
+        for snapshot in snapshots:
+            _insert_snapshot(connection, snapshot)
+        return f"layers {len(layers)}, snapshots {len(snapshots)}"
+
+
+def _layer(row: Sequence[object]) -> LayerRecord:
+    key, kind, name, text, diff_id, size, entries, parents, created, last_used, unreproducible = row
+    record = LayerRecord(
+        LayerKey(Digest(str(key))),
+        str(kind),
+        str(name),
+        str(text),
+        None if diff_id is None else Digest(str(diff_id)),
+        int(str(size)),
+        int(str(entries)),
+        (),
+        float(str(created)),
+        float(str(last_used)),
+    )
+    return replace(
+        record,
+        parents=tuple(json.loads(str(parents))),
+        unreproducible=tuple(json.loads(str(unreproducible))),
+    )
+
+
+def _insert_layer(connection: sqlite3.Connection, record: LayerRecord) -> None:
+    """Add a layer; of one that is known only the time of use moves on, and a missing preimage is filled."""
+    connection.execute(
+        f"INSERT INTO layers ({_LAYER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET last_used = max(last_used, excluded.last_used), "
+        "preimage = CASE WHEN preimage = '' THEN excluded.preimage ELSE preimage END",
+        (
+            record.key,
+            record.kind,
+            record.name,
+            record.preimage,
+            record.diff_id,
+            record.size,
+            record.entries,
+            json.dumps(record.parents),
+            record.created,
+            record.last_used,
+            json.dumps(record.unreproducible),
+        ),
+    )
+
+
+def _insert_layers(connection: sqlite3.Connection, records: Iterable[LayerRecord]) -> None:
+    for record in records:
+        _insert_layer(connection, record)
+
+
+def _insert_snapshot(connection: sqlite3.Connection, record: SnapshotRecord) -> None:
+    config: Mapping[str, object] = record.config
+    connection.execute(
+        f"INSERT INTO snapshots ({_SNAPSHOT}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (slug) DO UPDATE SET name = excluded.name, config = excluded.config, "
+        "last_used = max(last_used, excluded.last_used)",
+        (
+            record.slug,
+            record.key,
+            record.name,
+            json.dumps(record.layers),
+            json.dumps(dict(config)),
+            record.created,
+            record.last_used,
+        ),
+    )

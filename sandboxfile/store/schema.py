@@ -1,0 +1,41 @@
+"""The tables of the index. `user_version` counts the migrations a file has been through."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE layers (
+            key TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, preimage TEXT NOT NULL,
+            diff_id TEXT, size INTEGER NOT NULL, entries INTEGER NOT NULL, parents TEXT NOT NULL,
+            created REAL NOT NULL, last_used REAL NOT NULL, unreproducible TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE snapshots (
+            slug TEXT PRIMARY KEY, key TEXT NOT NULL, name TEXT NOT NULL, layers TEXT NOT NULL,
+            config TEXT NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX snapshots_by_name ON snapshots (name, created)",
+        """CREATE TABLE checks (
+            key TEXT PRIMARY KEY, passed_at REAL NOT NULL, seconds REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE heads (
+            environment TEXT PRIMARY KEY, slug TEXT, layers TEXT NOT NULL, definitions TEXT NOT NULL,
+            updated REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE failures (
+            environment TEXT PRIMARY KEY, workspace TEXT NOT NULL, layer TEXT NOT NULL,
+            command TEXT NOT NULL, created REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE stats (
+            file TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL, recorded REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE memos (
+            inputs TEXT PRIMARY KEY, slug TEXT NOT NULL, created REAL NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE documents (
+            kind TEXT NOT NULL, key TEXT NOT NULL, content TEXT NOT NULL, last_used REAL NOT NULL,
+            PRIMARY KEY (kind, key)
+        )""",
+    ),
+)
+"""Each migration's statements, in order. A new version appends one; none is ever changed."""

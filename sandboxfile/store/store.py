@@ -1,0 +1,226 @@
+"""The store: one directory that holds everything sandboxfile keeps on this machine.
+
+    blobs/sha256/<2>/<62>   packages, wheels and archives by content
+    blobs/incoming/         blobs on their way in
+    layers/<hex of key>/    built layers: `fs/`, which only the engine can look into, and `layer.json`
+    snapshots/<slug>.json   published snapshots, for when the index is lost
+    workspaces/ kept/       writable states, alive and kept for `debug`
+    placements/             detached layers as the engine placed them on a stack
+    indexes/ logs/          archive indexes by digest, full logs by layer
+    staging/                directories of files made for one command
+    locks/ trash/           locks between processes; what gc has taken out and not deleted yet
+    index.sqlite VERSION    the index; the version of this layout
+
+Everything is prepared beside its place and renamed in: a kill at any point leaves the old state or the new
+one, and garbage that gc removes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from sandboxfile.core.digest import Digest, hexadecimal
+from sandboxfile.core.layer import LayerKey
+from sandboxfile.errors import StoreError
+from sandboxfile.store.atomic import write_atomically
+from sandboxfile.store.blobs import BlobStore
+from sandboxfile.store.failure import reported
+from sandboxfile.store.faults import point
+from sandboxfile.store.index import Index
+from sandboxfile.store.locks import Locks
+from sandboxfile.store.uses import Hold, Uses
+
+STORE_VERSION = 1
+
+_DIRECTORIES = (
+    "blobs",
+    "blobs/sha256",
+    "blobs/incoming",
+    "layers",
+    "snapshots",
+    "workspaces",
+    "kept",
+    "placements",
+    "indexes",
+    "logs",
+    "staging",
+    "locks",
+    "locks/uses",
+    "trash",
+)
+_FILES = ("index.sqlite", "idmap.json", ".VERSION.")
+"""How the names of files that may be there before `VERSION` begin."""
+
+
+class Store:
+    """An open store. Use `Store.open`; close it, or use it as a context manager."""
+
+    def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.home = home
+        self.clock = clock
+        self.locks = Locks(home / "locks")
+        self.blobs = BlobStore(home / "blobs")
+        self.uses = Uses(self.locks)
+
+    @classmethod
+    def open(cls, home: Path, *, clock: Callable[[], float] = time.time) -> Store:
+        """Open the store in a directory, which is made when it does not exist.
+
+        Raises StoreError when the directory holds something else, belongs to another user or to a newer
+        version of sandboxfile, or cannot be written to. `clock` gives seconds since the epoch.
+        """
+        home = Path(os.path.abspath(home))
+        with reported("opening the store"):
+            if not _is_ready(home):
+                _make(home)
+        return cls(home, clock=clock)
+
+    @cached_property
+    def index(self) -> Index:
+        """The index, opened when first used."""
+        return Index(self.home, guard=lambda: self.locks.lock("index"), clock=self.clock)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know of the store, once the index was used."""
+        return self.index.notices if "index" in self.__dict__ else ()
+
+    @property
+    def layers(self) -> Path:
+        """Where layers are."""
+        return self.home / "layers"
+
+    @property
+    def workspaces(self) -> Path:
+        """Where writable states are; each directory holds an `owner` file locked by its client."""
+        return self.home / "workspaces"
+
+    @property
+    def kept(self) -> Path:
+        """Where the workspaces of failed steps are."""
+        return self.home / "kept"
+
+    @property
+    def placements(self) -> Path:
+        """Where the engine keeps detached layers as placed on a stack."""
+        return self.home / "placements"
+
+    @property
+    def indexes(self) -> Path:
+        """Where archive indexes are."""
+        return self.home / "indexes"
+
+    @property
+    def logs(self) -> Path:
+        """Where layers' logs are."""
+        return self.home / "logs"
+
+    @property
+    def staging(self) -> Path:
+        """Where directories of files are made for one command, and removed after it."""
+        return self.home / "staging"
+
+    @property
+    def trash(self) -> Path:
+        """Where gc puts directories before they are deleted."""
+        return self.home / "trash"
+
+    @property
+    def snapshots(self) -> Path:
+        """Where the files of published snapshots are."""
+        return self.home / "snapshots"
+
+    def layer_dir(self, key: LayerKey) -> Path:
+        """The directory of a layer, whether or not it exists."""
+        return self.layers / hexadecimal(key)
+
+    def log_path(self, key: LayerKey) -> Path:
+        """The full log of a layer's build, whether or not it exists."""
+        return self.logs / f"{hexadecimal(key)}.log"
+
+    def index_dir(self, digest: Digest) -> Path:
+        """The directory of an archive's index, by the digest of its signed file. The directory's time of
+        modification says when it was last used."""
+        return self.indexes / hexadecimal(digest)
+
+    def in_use(self, layers: Iterable[LayerKey] = ()) -> Hold:
+        """Keep layers, there or still to be built, from gc while a `with` block runs. See `Uses.hold`."""
+        return self.uses.hold(layers=layers)
+
+    def close(self) -> None:
+        """Release what this client holds and close the index."""
+        self.uses.close()
+        if "index" in self.__dict__:
+            self.index.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _is_ready(home: Path) -> bool:
+    """Whether a store of this version is there. Raises StoreError for one of a newer version."""
+    try:
+        text = (home / "VERSION").read_text(encoding="ascii").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except UnicodeDecodeError:
+        text = ""
+    if not text.isdecimal():
+        raise StoreError(
+            f"the store's VERSION file is not readable ({home / 'VERSION'})",
+            hint="set SANDBOXFILE_HOME to another directory, or remove this one",
+        )
+    if int(text) > STORE_VERSION:
+        raise StoreError(
+            f"the store in {home} was written by a newer version of sandboxfile (layout {text})",
+            hint="upgrade sandboxfile, or set SANDBOXFILE_HOME to another directory",
+        )
+    _check_owner(home)
+    return all((home / name).is_dir() for name in _DIRECTORIES)
+
+
+def _make(home: Path) -> None:
+    """Make the directories; `VERSION` comes last, so that a store is whole once it is there."""
+    if home.exists() and not home.is_dir():
+        raise StoreError(
+            f"{home} is not a directory", hint="set SANDBOXFILE_HOME to the directory of the store"
+        )
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)
+    _check_owner(home)
+    if not (home / "VERSION").exists():
+        ours = {name.partition("/")[0] for name in _DIRECTORIES}
+        foreign = sorted(
+            name
+            for name in os.listdir(home)
+            if name not in ours and not name.startswith((*_FILES, "VERSION"))
+        )
+        if foreign:
+            raise StoreError(
+                f"{home} is no store of sandboxfile: it holds `{foreign[0]}`",
+                hint="set SANDBOXFILE_HOME to an empty directory or to one that does not exist",
+            )
+    home.chmod(0o700)
+    for name in _DIRECTORIES:
+        (home / name).mkdir(mode=0o700, exist_ok=True)
+        point("store:directory")
+    if not (home / "VERSION").exists():
+        write_atomically(home / "VERSION", f"{STORE_VERSION}\n".encode())
+
+
+def _check_owner(home: Path) -> None:
+    if home.stat().st_uid != os.geteuid():
+        raise StoreError(
+            f"the store in {home} belongs to another user",
+            hint="set SANDBOXFILE_HOME to a directory of your own",
+        )

@@ -1,0 +1,67 @@
+"""What is not needed is not imported: counted by modules, not by a clock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import sandboxfile
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPENSIVE = ("networkx", "httpx", "jinja2", "rich", "asyncio", "yaml", "tomli", "sqlite3", "tempfile")
+SCRIPT = """
+import json, sys
+from sandboxfile.cli.main import run
+code = run(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules_of(*words: str) -> set[str]:
+    """The modules that a run has imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    code, names = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    return set(names)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["build", "--help"], ["run", "--help"]])
+def test_help_and_version_import_nothing_expensive(words: list[str]) -> None:
+    modules = modules_of(*words)
+    assert modules.isdisjoint(EXPENSIVE)
+    assert "sandboxfile.api" not in modules
+
+
+def test_only_the_chosen_verb_is_imported() -> None:
+    mine = {name for name in modules_of("version") if name.startswith("sandboxfile.cli.commands.")}
+    assert mine == {"sandboxfile.cli.commands.version"}
+
+
+def test_importing_the_package_imports_nothing_of_it() -> None:
+    script = "import sys, sandboxfile; print([n for n in sys.modules if n.startswith('sandboxfile.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", sandboxfile.__all__)
+def test_every_public_name_exists(name: str) -> None:
+    assert getattr(sandboxfile, name) is not None
+    assert name in dir(sandboxfile)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sandboxfile.nonsense
+
+
+def test_the_version_is_the_distributions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sandboxfile.__version__ == project["version"]

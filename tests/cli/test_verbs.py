@@ -1,0 +1,170 @@
+"""What each verb prints, and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from tests.cli.conftest import Session
+from tests.cli.fake import SLUG
+
+Make = Callable[..., Session]
+
+
+def test_init_writes_a_sandboxfile_once(sandboxfile: Make) -> None:
+    session = sandboxfile()
+    session.run("init", "demo").stdout("demo/Sandboxfile").stderr(
+        "wrote demo/Sandboxfile; `sandboxfile -C demo build` builds it"
+    ).exits(0)
+    written = (session.directory / "demo" / "Sandboxfile").read_text()
+    assert "base:" in written
+    session.run("init", "demo").stdout("").stderr(
+        "error: there is a `demo/Sandboxfile` already\nhint: `--force` replaces it"
+    ).exits(2)
+    (session.directory / "demo" / "Sandboxfile").write_text("old")
+    session.run("init", "demo", "--force", "-q").stderr("").exits(0)
+    assert (session.directory / "demo" / "Sandboxfile").read_text() == written
+    assert [path.name for path in (session.directory / "demo").iterdir()] == ["Sandboxfile"]
+
+
+def test_what_init_writes_passes_check(sandboxfile: Make) -> None:
+    session = sandboxfile()
+    session.run("init").exits(0)
+    session.run("check").stdout("").exits(0)
+
+
+def test_check_says_what_it_found(sandboxfile: Make) -> None:
+    sandboxfile().fake().run("check").stdout("").stderr(
+        "Sandboxfile: no problems in `demo` (1 run step, 1 check)"
+    ).exits(0)
+    assert sandboxfile().fake().run("check", "--json").json()["problems"] == 0
+
+
+def test_check_points_at_the_problem(sandboxfile: Make) -> None:
+    sandboxfile(
+        """
+        base: debian:13
+        rnu: []
+        """
+    ).run("check").stdout("").stderr(
+        """
+        error: unknown key `rnu`
+          --> Sandboxfile:2:1
+           |
+         2 | rnu: []
+           | ^^^
+        hint: did you mean `run`?
+        """
+    ).exits(2)
+
+
+def test_build_prints_the_slug_last(sandboxfile: Make) -> None:
+    sandboxfile().fake().run("build").stdout(SLUG).stderr(
+        "1 layer built, 1 reused, 1 check passed (2.0 s)"
+    ).exits(0)
+    document = sandboxfile().fake().run("build", "--json", "--force", "run-1").json()
+    assert document["slug"] == SLUG
+    assert document["built"] == ["run-1"]
+
+
+def test_lock_prints_what_changed(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("lock", "--update", "jq").stdout("+ jq 1.7.1-6").stderr("wrote sandboxfile.lock").exits(0)
+    session.run("lock", "--update").exits(0)
+    session.run("lock").exits(0)
+    assert [call["update"] for call in session.calls("lock")] == [["jq"], [], None]
+    session.fake(settled=True).run("lock").stdout("").stderr("nothing changed in sandboxfile.lock").exits(0)
+
+
+def test_lock_check_changes_nothing(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("lock", "--check").stdout("").stderr("sandboxfile.lock answers Sandboxfile").exits(0)
+    session.run("lock", "--locked").exits(0)
+    assert session.calls("lock") == []
+
+
+def test_lock_pylock_prints_pep_751(sandboxfile: Make) -> None:
+    assert sandboxfile().fake().run("lock", "--pylock").exits(0).out.startswith("lock-version")
+
+
+def test_plan_explain_and_graph_print_the_plan(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(log=True)
+    assert "+ build" in session.run("plan").exits(0).out
+    document = session.run("plan", "--json").json()
+    assert [layer["name"] for layer in document["layers"]] == ["base", "run-1"]
+    assert session.run("graph").exits(0).out.startswith("digraph")
+    assert session.run("graph", "--format", "mermaid").exits(0).out.startswith("flowchart")
+    explained = session.run("explain", "run-1").exits(0).out
+    assert "make all" in explained
+    assert "normalisation rules" in explained
+    assert session.run("explain", "run-1", "--json").json()["definition"]["command"] == "make all"
+    assert [each["name"] for each in session.run("explain", "--json").json()] == ["base", "run-1", "verify-1"]
+    session.run("explain", "run-1", "--log").stdout("made").exits(0)
+    assert "did you mean `run-1`?" in session.run("explain", "run-11").exits(2).err
+
+
+def test_a_layer_without_a_log_says_why(sandboxfile: Make) -> None:
+    sandboxfile().fake().run("explain", "run-1", "--log").stdout("").stderr(
+        """
+        error: no log is kept for `run-1`
+        hint: it gets one when it is built here; `sandboxfile build --force` builds it again
+        """
+    ).exits(3)
+
+
+def test_verify_names_what_passed(sandboxfile: Make) -> None:
+    sandboxfile().fake().run("verify").stdout("verify-1").stderr("1 check passed").exits(0)
+    assert sandboxfile().fake().run("verify", "--json").json() == {"passed": ["verify-1"]}
+
+
+def test_snapshots_are_listed_shown_and_removed(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(config={"workdir": "/app"})
+    session.run("snapshots").stdout(
+        f"""
+        SLUG                   NAME  SIZE    LAYERS  CREATED  USED
+        {SLUG}  demo  1.4 MB  1       -        -
+        """
+    ).exits(0)
+    assert session.run("snapshots", "list", "--json").json()[0]["slug"] == SLUG
+    assert 'workdir  "/app"' in session.run("snapshots", "show", "demo").exits(0).out
+    session.run("snapshots", "rm", "demo", SLUG).stdout(SLUG).exits(0)
+    assert session.calls("removed") == [{"slug": SLUG}]
+    session.run("snapshots", "rm", "demo", "dmeo").stdout("").exits(2)
+    assert session.calls("removed") == [{"slug": SLUG}]
+    session.fake(empty=True).run("snapshots").stdout("").stderr(
+        "there are no snapshots; `sandboxfile build` makes one"
+    ).exits(0)
+
+
+def test_cache_shows_and_frees(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("cache").stdout(
+        """
+        layers  437 MB
+        logs    1.2 kB
+        total   437 MB
+        """
+    ).exits(0)
+    session.run("cache", "gc", "--dry-run", "--keep-days", "2").stderr("1.0 MB would be freed").exits(0)
+    call = session.calls("gc")[0]
+    assert (call["dry_run"], call["keep_days"]) == (True, 2.0)
+    assert session.run("cache", "--json").json()["logs"] == 1200
+
+
+def test_schema_is_json(sandboxfile: Make) -> None:
+    assert "$schema" in sandboxfile().run("schema").exits(0).json()
+
+
+def test_doctor_prints_each_requirement(sandboxfile: Make) -> None:
+    ended = sandboxfile().run("doctor", "--json")
+    assert ended.code in {0, 3}
+    assert all({"name", "ok", "detail", "remedy"} <= each.keys() for each in json.loads(ended.out))
+    assert sandboxfile().run("doctor").code == ended.code
+
+
+@pytest.mark.parametrize("verb", ["plan", "build", "lock", "verify", "check"])
+def test_without_a_sandboxfile_every_verb_says_how_to_make_one(sandboxfile: Make, verb: str) -> None:
+    ended = sandboxfile().run(verb).exits(2)
+    assert ended.err.startswith("error: there is no Sandboxfile in ")
+    assert "sandboxfile init" in ended.err

@@ -1,0 +1,123 @@
+"""Two builds at once share the work; a killed build costs nothing but its own work."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Program
+
+pytestmark = [pytest.mark.host, pytest.mark.network]
+
+Based = Callable[[str], Program]
+
+
+def mounts_below(home: Path) -> list[str]:
+    """Mounts of any process of this machine that name the store."""
+    found = []
+    for info in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            found += [line for line in info.read_text().splitlines() if str(home) in line]
+        except OSError:
+            continue
+    return found
+
+
+def processes_naming(text: str) -> list[str]:
+    """Command lines of other processes in which a text occurs."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if text in line and int(entry.parent.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def test_two_builds_of_one_file_at_once_share_the_work(based: Based) -> None:
+    program = based("apt: [jq]\nrun:\n  - date +%s.%N > /etc/when\nverify:\n  - jq --version\n")
+    both = [program.start("build", "--progress=json") for _ in range(2)]
+    done = [process.communicate() for process in both]
+    assert [p.returncode for p in both] == [0, 0], done
+    assert done[0][0] == done[1][0]
+    built = sum(text.count('"outcome": "done"') for _, text in done for text in text.splitlines() if "layer:run-1" in text)
+    assert built == 1
+
+
+@pytest.mark.timeout(900)
+def test_a_build_killed_at_random_moments_leaves_nothing_behind(
+    based: Based, shared_home: Path, tmp_path: Path
+) -> None:
+    program = based(
+        "apt: [jq, bc]\npip: []\nrun:\n  - seq 200000 > /srv/seq\n  - sha256sum /srv/seq > /srv/sum\n"
+        "verify:\n  - jq --version\n  - sleep 0.2\n  - test -s /srv/sum\n"
+    )
+    seed = random.SystemRandom().randrange(1 << 32)
+    dice = random.Random(seed)
+    for attempt in range(20):
+        program.write(
+            (program.directory / "Sandboxfile").read_text().replace("seq 200000", f"seq 20000{attempt}")
+        )
+        process = program.start("build", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=dice.uniform(0.05, 4.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    ran = program("build")
+    assert ran.last.startswith("test-"), f"seed {seed}"
+    program("cache", "gc")
+    assert mounts_below(shared_home) == [], f"seed {seed}"
+    assert processes_naming(str(shared_home)) == [], f"seed {seed}"
+    assert list((shared_home / "workspaces").iterdir()) == []
+    assert program("build").last == ran.last
+
+
+ORDINARY = "name: small\nbase: debian:13\nrun:\n  - id -u > /etc/built-by\nverify:\n  - test -s /etc/built-by\n"
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> object:
+    """A user without privileges, with a subordinate id range, made for the test."""
+    name = f"sbx{os.getpid() % 100000}"
+    subprocess.run(["useradd", "-m", "-d", f"/home/{name}", name], check=True)
+    subprocess.run(["usermod", "--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535", name], check=True)
+    yield name
+    subprocess.run(["userdel", "-r", name], check=False, capture_output=True)
+
+
+@pytest.mark.root
+def test_an_ordinary_user_builds_runs_and_lists(ordinary_user: str, tmp_path: Path) -> None:
+    home = Path(f"/home/{ordinary_user}")
+    home.chmod(0o700)
+    directory = home / "project"
+    directory.mkdir()
+    package = Path(__file__).parents[2]
+    copy = home / "package"
+    shutil.copytree(package / "sandboxfile", copy / "sandboxfile", ignore=shutil.ignore_patterns("__pycache__"))
+    site = Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    shutil.copytree(site, home / "site", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "torch*"))
+    (directory / "Sandboxfile").write_text(ORDINARY)
+    subprocess.run(["chown", "-R", f"{ordinary_user}:{ordinary_user}", str(home)], check=True)
+    program = Program(
+        directory,
+        home / "store",
+        env={"HOME": str(home), "PYTHONPATH": f"{copy}:{home}/site", "XDG_RUNTIME_DIR": "", "USER": ordinary_user},
+        prefix=("setpriv", f"--reuid={ordinary_user}", f"--regid={ordinary_user}", "--init-groups"),
+    )
+    slug = program("build").last
+    assert program("run", "--", "cat", "/etc/built-by").stdout == "0\n"
+    assert slug in program("snapshots", "list").stdout
+    assert program("build").last == slug
+    program("cache", "gc")
+    subprocess.run(["rm", "-rf", str(home / "store")], check=True)
