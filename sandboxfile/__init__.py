@@ -2,45 +2,12 @@
 milliseconds.
 
 The names below are the public interface. They are imported when first used, so that `import sandboxfile`
-costs next to nothing.
+costs next to nothing; `__init__.pyi` says the same to type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sandboxfile.api import BuildResult, Client, Project, SnapshotInfo
-    from sandboxfile.core.event import Event, NullReporter, Reporter
-    from sandboxfile.engine.base import (
-        Capability,
-        Command,
-        Completed,
-        Engine,
-        Limits,
-        Process,
-        Sandbox,
-        Stdio,
-        Terminal,
-    )
-    from sandboxfile.errors import (
-        BuildError,
-        EngineError,
-        FetchError,
-        IntegrityError,
-        Issue,
-        LockError,
-        LockStale,
-        NoSuchSnapshot,
-        PlanError,
-        SandboxfileError,
-        SpecError,
-        StepFailed,
-        StoreError,
-        UsageError,
-        VerifyFailed,
-    )
 
 __version__ = "0.1.0"
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sandboxfile.build.builder import Builder
     from sandboxfile.build.failed import FailedStep
     from sandboxfile.core.digest import Digest
+    from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
     from sandboxfile.engines.linux.probe import Requirement
     from sandboxfile.inputs.context import ContextTree
@@ -149,9 +150,15 @@ class Client:
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
         from sandboxfile.build.lockmaker import make_lock
+        from sandboxfile.spec.lock import Lockfile
 
         async def build_base(base: LockedBase) -> Digest | None:
-            return await self._build_base(project, base, offline)
+            stack = await self._build_packages(project, Lockfile(base=base), offline)
+            record = self.store.index.layer(stack[-1])
+            return record.diff_id if record else None
+
+        async def build_stack(lock: Lockfile) -> Sequence[LayerKey]:
+            return await self._build_packages(project, lock, offline)
 
         return await make_lock(
             project.sandboxfile,
@@ -164,25 +171,25 @@ class Client:
             settings=self.settings,
             reporter=self.reporter,
             build_base=build_base,
+            build_stack=build_stack,
             update=update,
             refresh=refresh,
             offline=offline,
         )
 
-    async def _build_base(self, project: Project, base: LockedBase, offline: bool) -> Digest | None:
-        """Build the base layer of a lock in the making; its diff_id."""
+    async def _build_packages(self, project: Project, lock: Lockfile, offline: bool) -> tuple[LayerKey, ...]:
+        """Build the base and the package layers of a lock in the making; their keys, lowest first."""
+        from dataclasses import replace
+
         from sandboxfile.build.builder import Outcomes
         from sandboxfile.plan.planner import plan
-        from sandboxfile.spec.lock import Lockfile
-        from sandboxfile.spec.model import Sandboxfile
 
-        alone = Sandboxfile(name=project.sandboxfile.name, base=project.sandboxfile.base)
-        lock = Lockfile(base=base)
-        reconciled = self._reconcile(plan(alone, lock, ()), None)
-        builder = self._builder(project, lock, None, offline=offline)
-        await builder.build_layers(reconciled, Outcomes())
-        record = self.store.index.layer(reconciled.plan.layers[-1].key)
-        return record.diff_id if record else None
+        packages = replace(project.sandboxfile, files=(), run=(), verify=())
+        planned = plan(packages, lock, ())
+        with self.store.uses.hold(layers=planned.stack, blobs=_blobs_of(planned)):
+            builder = self._builder(project, lock, None, offline=offline)
+            await builder.build_layers(self._reconcile(planned, None), Outcomes())
+        return planned.stack
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""
@@ -194,7 +201,9 @@ class Client:
         lock = project.read_lock()
         if lock is None:
             raise LockStale(
-                f"there is no {LOCK_NAME}", ("the Sandboxfile was never locked",), hint="run `sandboxfile lock`"
+                f"there is no {LOCK_NAME}",
+                ("the Sandboxfile was never locked",),
+                hint="run `sandboxfile lock`",
             )
         broken = after_merge(lock)
         found = differences(lock, project.requests)
@@ -448,9 +457,7 @@ class Client:
                 f"the layers below the failed `{failure.layer}` are no longer in the store",
                 hint="run `sandboxfile build` again",
             )
-        sandbox = await self.engine.start(
-            stack, network=command.network, workspace=failure.workspace or None
-        )
+        sandbox = await self.engine.start(stack, network=command.network, workspace=failure.workspace or None)
         return sandbox, command
 
     # Looking after the store.

@@ -94,10 +94,10 @@ def base_lock(base_project: Path) -> str:
 
 
 @pytest.fixture
-def linux_base(shared_home: Path, base_project: Path) -> Iterator[Any]:
+def linux_base(shared_home: Path, base_project: Path) -> Any:
     """(engine, stack) of the linux engine with a Debian base, for the conformance suite."""
     from sandboxfile.api import Client
 
     client = Client(home=shared_home)
     snapshot = client.snapshot("base")
-    yield client.engine, snapshot.layers
+    return client.engine, snapshot.layers

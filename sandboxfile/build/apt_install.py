@@ -111,14 +111,15 @@ async def _check_result(layer: AptLayer, workspace: Workspace, env: Mapping[str,
     lines: list[bytes] = []
     query = "${Package} ${Version} ${Architecture} ${db:Status-Abbrev}\\n"
     await workspace.execute(
-        Command(("dpkg-query", "-W", "-f", query), env=env), lambda stream, data: lines.append(data)
+        Command(("dpkg-query", "-W", "-f", query), env=env), lambda _, data: lines.append(data)
     )
     found = [line.split() for line in b"".join(lines).decode().splitlines()]
     state = {(f[0], f[1], f[2]): f[3] for f in found if len(f) >= 4}
+    wanted = [(pin.name, pin.version, pin.arch) for pin in layer.install]
     wrong = [
-        f"{pin.name} {pin.version} ({pin.arch}): {state.get((pin.name, pin.version, pin.arch), 'not installed')}"
-        for pin in layer.install
-        if state.get((pin.name, pin.version, pin.arch)) != "ii"
+        f"{n} {v} ({a}): {state.get((n, v, a), 'not installed')}"
+        for n, v, a in wanted
+        if state.get((n, v, a)) != "ii"
     ]
     present = {f"{n}:{a}" for n, _, a in state if state[(n, _, a)].startswith("i")}
     wrong += [f"{each}: still installed" for each in layer.remove if each in present]

@@ -16,8 +16,8 @@ from sandboxfile.core.environment import DEFAULT_PATH
 from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import Issue, ResolveError
 from sandboxfile.inputs import aptsolver
-from sandboxfile.inputs.archive import Suite
 from sandboxfile.inputs.aptsolver import Installed, Solution
+from sandboxfile.inputs.archive import Suite
 from sandboxfile.inputs.control import fields, names_in
 from sandboxfile.inputs.debian_index import suggest
 from sandboxfile.inputs.dpkgstate import DpkgState
@@ -222,7 +222,7 @@ class _Solver:
 
     async def solve(self, requests: Sequence[AptRequest]) -> tuple[Solution | None, str]:
         """The solution for some requests, or None and what apt says about it."""
-        names = sorted(_argument(request, self._problem.architecture) for request in requests)
+        names = sorted(_argument(request) for request in requests)
         code, output, errors = await self._run((*aptsolver.SIMULATE, *names))
         return (aptsolver.parse(output + errors), errors) if code == 0 else (None, output + errors)
 
@@ -237,10 +237,11 @@ class _Solver:
         done = await self._workspace.execute(command, take)
         if done.timed_out:
             raise ResolveError(f"apt did not find a solution in {TIMEOUT:.0f} seconds")
-        return (done.exit_code, *(pieces[name].decode("utf-8", "replace") for name in ("stdout", "stderr")))
+        output, errors = (pieces[name].decode("utf-8", "replace") for name in ("stdout", "stderr"))
+        return done.exit_code, output, errors
 
 
-def _argument(request: AptRequest, architecture: str) -> str:
+def _argument(request: AptRequest) -> str:
     """A request as apt-get's argument; the native architecture goes without saying."""
     version = f"={request.version}" if request.version else ""
     suite = f"/{request.suite}" if request.suite and not request.version else ""
@@ -272,10 +273,9 @@ async def _check_complete(problem: AptProblem, solver: _Solver, solution: Soluti
     dropped = []
     for request in problem.requests:
         name = instead.get(request.name, request.name)
-        if name in after or _provided(problem, request.name, after):
-            if request.version in {None, after.get(name)}:
-                continue
-        dropped.append(request)
+        there = name in after or _provided(problem, request.name, after)
+        if not there or request.version not in {None, after.get(name)}:
+            dropped.append(request)
     if not dropped:
         return
     words = tuple(f"apt would remove {name}" for name in sorted(removed))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sandboxfile.build.checks import CheckResult, run_checks
 from sandboxfile.build.failed import FailedStep
-from sandboxfile.build.layers import Ingredients, LayerFailed, build_layer
+from sandboxfile.build.layers import Ingredients, LayerFailedError, build_layer
 from sandboxfile.build.runner import Log
 from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
@@ -69,9 +69,7 @@ class Builder:
         layers = {layer.name: layer for layer in plan.layers}
         fetches = {fetch.name: fetch for fetch in plan.fetches}
         kinds = {action.node: action.kind for action in reconciled.actions}
-        outcomes.reused += [
-            name for name in layers if kinds[name] in (ActionKind.REUSE, ActionKind.PLACE)
-        ]
+        outcomes.reused += [name for name in layers if kinds[name] in (ActionKind.REUSE, ActionKind.PLACE)]
         todo = {name for name in (*layers, *fetches) if kinds[name] in (ActionKind.BUILD, ActionKind.FETCH)}
         schedule = Schedule(_edges(reconciled, todo))
         running: dict[asyncio.Task[None], str] = {}
@@ -109,12 +107,13 @@ class Builder:
                     outcome, detail = Outcome.REUSED, "built by another process meanwhile"
                     return
                 if forced:
+                    self._store.index.forget_layers([layer.key])
                     await self._engine.remove([layer.key])
                 committed = await self._build_logged(layer, task)
                 self._record(layer, committed)
                 outcomes.built.append(layer.name)
                 outcome, detail = Outcome.DONE, f"{committed.entries} files, {size_text(committed.size)}"
-        except LayerFailed as error:
+        except LayerFailedError as error:
             outcome, detail = Outcome.FAILED, error.failed.error.message
             self._on_failed(error.failed)
             raise error.failed.error from None
@@ -205,7 +204,7 @@ def _edges(reconciled: Reconciled, todo: set[str]) -> dict[str, tuple[str, ...]]
     plan = reconciled.plan
     by_key = {layer.key: layer.name for layer in plan.layers}
     needs = {fetch.layer: fetch.name for fetch in plan.fetches}
-    edges: dict[str, tuple[str, ...]] = {name: () for name in todo}
+    edges: dict[str, tuple[str, ...]] = dict.fromkeys(todo, ())
     for layer in plan.layers:
         if layer.name not in todo:
             continue

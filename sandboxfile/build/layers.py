@@ -41,7 +41,7 @@ class Ingredients:
     uv: Path | None = None
 
 
-class LayerFailed(Exception):
+class LayerFailedError(Exception):
     """Carries a FailedStep out of a build; never seen by a user."""
 
     def __init__(self, failed: FailedStep) -> None:
@@ -54,7 +54,7 @@ async def build_layer(
 ) -> Committed:
     """Build a layer whose stack is present, and commit it.
 
-    Raises LayerFailed when a command in it failed (its workspace is kept), other SandboxfileErrors when
+    Raises LayerFailedError when a command in it failed (its workspace is kept), other SandboxfileErrors when
     something else did. The workspace is released on every path.
     """
     definition = layer.definition
@@ -87,9 +87,11 @@ async def build_layer(
         keep = Capability.KEEP_WORKSPACE in engine.capabilities
         await workspace.abort(keep=keep)
         command = (
-            run_command(definition, {}) if isinstance(definition, RunLayer) else _shell(build_environment(0, {}))
+            run_command(definition, {})
+            if isinstance(definition, RunLayer)
+            else _shell(build_environment(0, {}))
         )
-        raise LayerFailed(FailedStep(error, command, layer.stack, workspace.id)) from error
+        raise LayerFailedError(FailedStep(error, command, layer.stack, workspace.id)) from error
     except BaseException:
         await workspace.abort()
         raise
@@ -197,4 +199,3 @@ def _find_uv() -> Path:
                 "the program `uv` was not found", hint="install it again: `pip install uv`"
             ) from None
         return Path(found)
-

@@ -122,14 +122,13 @@ class _Maker:
     async def make(self, old: Lockfile | None, update: tuple[str, ...] | None) -> Lockfile:
         rewrite = EVERYTHING if old is None else rewrite_of(old, self.requests, update)
         if rewrite.base or old is None:
-            base = await self._base(old)
             # With names to renew, or on another base, everything else keeps its version where it can.
             prefer = None if update == () else old
-            made = await self._groups(Lockfile(base), Rewrite(0, 0), prefer)
-            if old is not None and _same_state(old, made):
-                return self._labelled(old)
-            return made
-        return await self._groups(old, rewrite, old)
+            made = await self._groups(Lockfile(await self._base(old)), Rewrite(0, 0), prefer)
+        else:
+            made = await self._groups(old, rewrite, old)
+        # What was solved again and came out the same keeps its groups, and so its layers.
+        return self._labelled(old) if old is not None and _same_state(old, made) else made
 
     async def _groups(self, old: Lockfile, rewrite: Rewrite, prefer: Lockfile | None) -> Lockfile:
         """`old` with the groups that `rewrite` keeps, and what the requests ask for beyond them."""
@@ -288,21 +287,15 @@ class _Maker:
                 # `stable-backports` and its like belong to the main archive.
                 extra=sorted(name for name in named - own if name.startswith(f"{request.suite}-")),
             ),
-            *source_suites(
-                self.spec.apt.sources, directory=self.directory, architecture=base.architecture
-            ),
+            *source_suites(self.spec.apt.sources, directory=self.directory, architecture=base.architecture),
         )
 
-    def _preferred(
-        self, old: Lockfile, rewrite: Rewrite, prefer: Lockfile | None
-    ) -> tuple[DebRow, ...]:
+    def _preferred(self, old: Lockfile, rewrite: Rewrite, prefer: Lockfile | None) -> tuple[DebRow, ...]:
         """The rows that were locked in groups that are solved again, in their newest version."""
         if prefer is None or prefer.base.suite != old.base.suite:
             return ()
         groups = prefer.groups if prefer is not old else old.groups[rewrite.apt_from :]
-        return tuple(
-            {row.name: row for group in groups if group.apt for row in group.apt.rows}.values()
-        )
+        return tuple({row.name: row for group in groups if group.apt for row in group.apt.rows}.values())
 
     # pip.
 
@@ -338,9 +331,7 @@ class _Maker:
             interpreter=interpreter,
             directory=self.directory,
             held=tuple(row for part in (*below, *along) for row in part.rows),
-            preferred=tuple(
-                row for g in groups if g.pip for row in g.pip.rows if row.name not in renewed
-            ),
+            preferred=tuple(row for g in groups if g.pip for row in g.pip.rows if row.name not in renewed),
             offline=self.offline,
             refresh=self.refresh,
             engine=self.engine,
@@ -361,9 +352,7 @@ class _Maker:
         requests = tuple(sorted({*wanted, *(r for part in along for r in part.requests)}))
         return PipTransition(requests, interpreter.version, (*rows, *new))
 
-    def _other_python(
-        self, old: Lockfile, rewrite: Rewrite, interpreter: Interpreter | None
-    ) -> int | None:
+    def _other_python(self, old: Lockfile, rewrite: Rewrite, interpreter: Interpreter | None) -> int | None:
         """The first group whose wheels were chosen for another minor version of the interpreter."""
         for number, group in enumerate(old.groups[: rewrite.pip_from]):
             if group.pip and group.pip.rows:
@@ -390,9 +379,7 @@ class _Maker:
         message = "pip packages need a Python interpreter, and neither the base nor `apt` brings one"
         hint = "add python3 to `apt`"
         span = self.spec.pip.span or (self.pip_requests[0].span if self.pip_requests else None)
-        return ResolveError(
-            message, issues=(Issue("no-interpreter", message, span, "pip", hint),), hint=hint
-        )
+        return ResolveError(message, issues=(Issue("no-interpreter", message, span, "pip", hint),), hint=hint)
 
 
 async def read_state(workspace: Workspace) -> DpkgState:

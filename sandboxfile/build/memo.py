@@ -91,7 +91,11 @@ def _key(file: Path, lock: Path, params: Mapping[str, str], salt: str) -> str | 
 
 
 def _digest(path: Path) -> str | None:
+    """The digest of a file, or of a directory's names and contents; None when it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if not path.is_dir():
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        tree = {str(each.relative_to(path)): _digest(each) for each in path.rglob("*") if not each.is_dir()}
     except OSError:
         return None
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sandboxfile.build.wheel_build import WheelBuilder
@@ -19,7 +19,7 @@ from sandboxfile.engine.base import Engine
 from sandboxfile.errors import ResolveError
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.interpreter import Interpreter
-from sandboxfile.inputs.pipsolver import PipProblem, UvFailed, explain, solve_pip
+from sandboxfile.inputs.pipsolver import PipProblem, UvError, explain, solve_pip
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.spec.lock import Lockfile, WheelRow
 from sandboxfile.spec.model import Pip, PipRequest
@@ -72,27 +72,25 @@ async def solve_pip_transition(context: PipContext) -> tuple[WheelRow, ...]:
         )
         try:
             rows = await solve_pip(problem, context.settings)
-        except UvFailed as failure:
+        except UvError as failure:
             rows = await _freely(problem, context.settings, failure)
         return tuple(built.get(row.filename, row) for row in rows)
     finally:
         shutil.rmtree(local, ignore_errors=True)
 
 
-async def _freely(problem: PipProblem, settings: Settings, failure: UvFailed) -> tuple[WheelRow, ...]:
+async def _freely(problem: PipProblem, settings: Settings, failure: UvError) -> tuple[WheelRow, ...]:
     """Try without holding anything; the error of a problem without solution is that of this last try."""
     if problem.held:
         try:
             return await solve_pip(_loosened(problem), settings)
-        except UvFailed as again:
+        except UvError as again:
             failure = again
     raise explain(problem, failure.words) from None
 
 
 def _loosened(problem: PipProblem) -> PipProblem:
     """The problem with held distributions merely preferred."""
-    from dataclasses import replace
-
     return replace(problem, held=(), preferred=(*problem.held, *problem.preferred))
 
 

@@ -58,6 +58,15 @@ class Project:
         requests, inputs = self.pip_inputs
         return requests_of(self.sandboxfile, pip_requests=requests, inputs=inputs)
 
+    def documents(self) -> tuple[Path, ...]:
+        """The files and directories that were read beside the Sandboxfile, its lock and its `files`."""
+        from sandboxfile.inputs.requirements import files_read
+
+        keys = [s.signed_by for s in self.sandboxfile.apt.sources if "-----BEGIN" not in s.signed_by]
+        names = [*files_read(self.directory, self.sandboxfile.pip), *keys]
+        recipes = [Path(recipe.directory) for recipe in self.sandboxfile.recipes]
+        return (*(self.directory / name for name in names), *recipes)
+
     def read_lock(self) -> Lockfile | None:
         """The lock beside the file, None when there is none. Raises LockFormatError."""
         try:
@@ -121,7 +130,7 @@ def find_file(file: Path | None = None, directory: Path | None = None) -> Path:
 
 def load_project(file: Path, params: Mapping[str, str] | None = None) -> Project:
     """Read and check a Sandboxfile. Raises SpecError with every issue found."""
-    from sandboxfile.inputs.recipes import RecipeReader
+    from sandboxfile.inputs.recipes import RecipeReader, shipped_directories
     from sandboxfile.spec.load import load
 
     try:
@@ -131,15 +140,8 @@ def load_project(file: Path, params: Mapping[str, str] | None = None) -> Project
     document = load(
         file.name,
         content,
-        format=_format(file),
         params=dict(params or {}),
         default_name=file.parent.name or "env",
-        read_recipe=RecipeReader(file.parent),
+        read_recipe=RecipeReader(shipped_directories(), file.parent),
     )
     return Project(file, file.parent, document, dict(params or {}))
-
-
-def _format(file: Path) -> str:
-    if file.name == PYPROJECT:
-        return "pyproject"
-    return "toml" if file.suffix == ".toml" else "yaml"

@@ -29,9 +29,7 @@ class Redactor:
             return data
         text = self._mask(self._tail + data)
         # Only an end that could be the beginning of a secret has to wait.
-        held = next(
-            (n for n in range(min(self._hold, len(text)), 0, -1) if self._could_begin(text[-n:])), 0
-        )
+        held = next((n for n in range(min(self._hold, len(text)), 0, -1) if self._could_begin(text[-n:])), 0)
         self._tail = text[len(text) - held :]
         return text[: len(text) - held]
 

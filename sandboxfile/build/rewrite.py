@@ -64,9 +64,7 @@ def rewrite_of(lock: Lockfile, wanted: Requests, update: Sequence[str] | None) -
     in_base = renewed & {row.name for row in lock.base.packages}
     found |= in_base
     if missing := sorted(renewed - found):
-        raise UsageError(
-            f"the lock holds no package called `{missing[0]}`", hint=_near(missing[0], lock)
-        )
+        raise UsageError(f"the lock holds no package called `{missing[0]}`", hint=_near(missing[0], lock))
     return EVERYTHING if in_base else rewrite
 
 

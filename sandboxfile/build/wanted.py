@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def wanted_of(
-    fetch: PlannedFetch, *, spec: Sandboxfile, lock: Lockfile, directory: Path, settings: Settings, cache: Path
+    fetch: PlannedFetch,
+    *,
+    spec: Sandboxfile,
+    lock: Lockfile,
+    directory: Path,
+    settings: Settings,
+    cache: Path,
 ) -> tuple[Wanted, ...]:
     """Each file of a fetch, with every origin it may come from, in order of preference."""
     found = {item.sha256: item for item in _known(spec, lock, directory, settings, cache)}

@@ -18,7 +18,7 @@ from sandboxfile.engine.base import Command, Engine, Mount
 from sandboxfile.errors import IntegrityError, Issue, ResolveError, StepFailed
 from sandboxfile.inputs.download import Downloader, Wanted, shown
 from sandboxfile.inputs.interpreter import Interpreter
-from sandboxfile.inputs.pipsolver import PipProblem, UvFailed, default_index, explain, solve_pip, uv_program
+from sandboxfile.inputs.pipsolver import PipProblem, UvError, default_index, explain, solve_pip, uv_program
 from sandboxfile.inputs.sdists import Release, build_requires, releases
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.inputs.wheels import Candidate, rank
@@ -121,7 +121,7 @@ class WheelBuilder:
         workspace = await self.engine.prepare(tuple(await self.stack()))
         said = bytearray()
 
-        def take(stream: str, piece: bytes) -> None:
+        def take(_stream: str, piece: bytes) -> None:
             said.extend(piece)
             self.reporter.emit(TaskOutput(task, _safe(piece)))
 
@@ -197,7 +197,7 @@ class WheelBuilder:
         )
         try:
             rows = await solve_pip(problem, self.settings)
-        except UvFailed as failure:
+        except UvError as failure:
             error = explain(problem, failure.words)
             raise ResolveError(
                 f"what {name} needs to be built cannot be had: {error.message}",

@@ -13,7 +13,7 @@ from sandboxfile.cli.progress import Progress, make_progress
 from sandboxfile.cli.verbs import Verb
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client, Project, SnapshotInfo
+    from sandboxfile.api import BuildResult, Client, Project, SnapshotInfo
     from sandboxfile.cli.loop import Signals
 
 Work = Callable[["Client"], Awaitable[int]]
@@ -51,17 +51,19 @@ class Invocation:
 
     def load(self, client: Client) -> Project:
         """The Sandboxfile that the options name."""
-        params = dict(assignment(text, "--param") for text in self.args.param)
-        file = Path(self.args.file) if self.args.file else None
-        return client.load(file, params=params)
+        return client.load(self._file, params=self._params)
 
-    def run(self, work: Work) -> int:
+    def unchanged(self, client: Client) -> BuildResult | None:
+        """The result of a build that would find nothing to do, None when that takes more than a look."""
+        return client.unchanged(self._file, params=self._params)
+
+    def run(self, work: Work, *, client: Client | None = None) -> int:
         """Run work with a client. The client is closed and the progress taken away, whatever happens."""
         from sandboxfile.cli.loop import run_until_done
 
         async def session() -> int:
-            async with self.client() as client:
-                return await work(client)
+            async with client or self.client() as opened:
+                return await work(opened)
 
         try:
             return run_until_done(session(), self.signals)
@@ -72,9 +74,18 @@ class Invocation:
         """The snapshot that TARGET stands for; `.` builds this project's if need be."""
         if target != ".":
             return await client.resolve_snapshot(target)
-        project = self.load(client)
-        built = await client.build(project, locked=self.args.locked, offline=self.args.offline)
+        built = self.unchanged(client)
+        if built is None:
+            built = await client.build(self.load(client), locked=self.args.locked, offline=self.args.offline)
         return client.snapshot(built.slug)
+
+    @property
+    def _file(self) -> Path | None:
+        return Path(self.args.file) if self.args.file else None
+
+    @property
+    def _params(self) -> dict[str, str]:
+        return dict(assignment(text, "--param") for text in self.args.param)
 
     def _give_terminal_back(self) -> None:
         from sandboxfile.cli.terminal import restore

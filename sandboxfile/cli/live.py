@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sandboxfile.cli.console import Console
@@ -79,7 +80,8 @@ class LiveProgress(Progress):
             if gone is not None:
                 gone.set()
             if live is not None:
-                live.stop()
+                with suppress(OSError, ValueError):  # the terminal may be gone
+                    live.stop()
 
     def tree(self) -> list[Text]:
         """What is drawn now, one line each."""
@@ -108,15 +110,18 @@ class LiveProgress(Progress):
         if gone.wait(DELAY):
             return
         live = self._make_live()
-        with self._lock:
-            if gone.is_set():
-                return
-            self._live = live
-            live.start()
-        while not gone.wait(PERIOD):
+        try:
             with self._lock:
-                if not gone.is_set():
-                    live.refresh()
+                if gone.is_set():
+                    return
+                self._live = live
+                live.start()
+            while not gone.wait(PERIOD):
+                with self._lock:
+                    if not gone.is_set():
+                        live.refresh()
+        except (OSError, ValueError):
+            pass  # the terminal is gone; the work goes on without a tree
 
     def _make_live(self) -> Live:
         from rich.console import Console as RichConsole
@@ -142,11 +147,9 @@ class LiveProgress(Progress):
         )
 
     def _leave(self, line: str, style: str) -> None:
-        if self._live is not None:
-            self._live.console.print(line, style=style or None, soft_wrap=True)
-            return
-        try:
-            self._console.err.write(line + "\n")
-            self._console.err.flush()
-        except (OSError, ValueError):
-            pass  # a reporter never fails the work: the terminal may be gone
+        with suppress(OSError, ValueError):  # a reporter never fails the work: the terminal may be gone
+            if self._live is not None:
+                self._live.console.print(line, style=style or None, soft_wrap=True)
+            else:
+                self._console.err.write(line + "\n")
+                self._console.err.flush()

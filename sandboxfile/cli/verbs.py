@@ -51,7 +51,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "cache",
         "show what the store holds, and free what nothing needs",
-        "[du | gc [--dry-run] [--keep-days N]]",
+        "[du | gc [--all | --dry-run] [--keep-days N]]",
     ),
     Verb("graph", "print the layer graph as DOT or Mermaid", "[--format dot|mermaid]"),
     Verb("doctor", "check what the engine needs of this machine"),

@@ -124,7 +124,12 @@ TIME_RULES: tuple[str, ...] = (
     "all other times are kept to whole seconds",
 )
 
-DROPPED_ATTRIBUTES: tuple[str, ...] = ("user.overlay.", "trusted.overlay.", "security.selinux", "security.ima")
+DROPPED_ATTRIBUTES: tuple[str, ...] = (
+    "user.overlay.",
+    "trusted.overlay.",
+    "security.selinux",
+    "security.ima",
+)
 """Prefixes of extended attributes that belong to the host and are no content."""
 
 

@@ -1,8 +1,8 @@
 """Signed archives: what a suite holds, fetched, verified and kept as a local repository.
 
-A suite is known by the digest of its InRelease file. Its index files lie in `indexes/<digest>/dists/…`, in the
-layout of a repository, so that the base's own apt can use the directory as a `file:` archive and check the
-signature once more. Nothing is written there before its digest was found in the signed text.
+A suite is known by the digest of its InRelease file. Its index files lie in `indexes/<digest>/dists/…`, in
+the layout of a repository, so that the base's own apt can use the directory as a `file:` archive and check
+the signature once more. Nothing is written there before its digest was found in the signed text.
 """
 
 from __future__ import annotations
@@ -135,6 +135,9 @@ class Archives:
     ) -> Suite:
         seen = self._seen_path(request)
         suite, age = self._seen(request, seen)
+        if suite is not None:
+            # gc goes by the time of a suite's directory.
+            os.utime(suite.root)
         if suite is not None and (offline or (age < ASKED_AGAIN_AFTER and not refresh)):
             self._check_time(request, (suite.root / request.directory), suite.archive, locked)
             return suite
@@ -281,7 +284,9 @@ class Archives:
                     mismatched = True
                     failures.append(f"{url}: not the bytes that the signed index names")
                     continue
-                return await asyncio.to_thread(_decompressed, content, suffix, listed.get(name), name, request)
+                return await asyncio.to_thread(
+                    _decompressed, content, suffix, listed.get(name), name, request
+                )
         kind = IntegrityError if mismatched else FetchError
         raise kind(
             f"the index {name} of {request} "

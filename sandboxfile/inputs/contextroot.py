@@ -169,6 +169,11 @@ def is_text(name: str) -> bool:
 
 def shown(path: str) -> str:
     """A path for a message: what is not text or not printable is escaped."""
-    raw = path.encode("utf-8", "surrogateescape") if not is_text(path) else path.encode("utf-8")
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else _escaped(ord(c)) for c in path)
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        # A byte that is not UTF-8, as Python reads file names.
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

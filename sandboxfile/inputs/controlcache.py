@@ -44,9 +44,10 @@ class ControlCache:
             path = self._directory / row.sha256
             if path.exists():
                 found[row.sha256] = path.read_text("utf-8")
-            elif at := stanza_of(suites, row.name, row.version, row.arch):
-                if fields(at[1]).get("SHA256") == row.sha256:
-                    found[row.sha256] = at[1]
+                continue
+            at = stanza_of(suites, row.name, row.version, row.arch)
+            if at and fields(at[1]).get("SHA256") == row.sha256:
+                found[row.sha256] = at[1]
         missing = [row for row in rows if row.sha256 not in found]
         if missing:
             if offline:

@@ -71,7 +71,9 @@ class Downloader:
         self._settings = settings
         self._reporter = reporter
 
-    async def fetch(self, wanted: Sequence[Wanted], *, task: str = "fetch", parent: str | None = None) -> None:
+    async def fetch(
+        self, wanted: Sequence[Wanted], *, task: str = "fetch", parent: str | None = None
+    ) -> None:
         """Bring every file that is not there yet into the blob store.
 
         Raises FetchError, naming the file and what each origin answered; IntegrityError when an origin
@@ -106,7 +108,7 @@ class Downloader:
             self._reporter.emit(TaskFinished(task, Outcome.CANCELLED if cancelled else Outcome.FAILED))
             raise
         progress.finish()
-        self._reporter.emit(TaskFinished(task, Outcome.DONE, f"{title}, {total} bytes"))
+        self._reporter.emit(TaskFinished(task, Outcome.DONE, f"{title}, {progress.done} bytes"))
 
     async def _fetch_one(self, client: httpx.AsyncClient, item: Wanted, progress: _Progress) -> None:
         failures: list[str] = []
@@ -245,6 +247,11 @@ class _Progress:
         if abs(self._done - self._reported) >= PROGRESS_STEP:
             self.finish()
 
+    @property
+    def done(self) -> int:
+        """Bytes so far."""
+        return self._done
+
     def finish(self) -> None:
         self._reported = self._done
         self._reporter.emit(TaskProgress(self._task, self._done, self._total, "bytes"))
@@ -282,12 +289,9 @@ async def _read(path: Path) -> AsyncIterator[bytes]:
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure worth telling: a full disk or wrong bytes before a plain failure to fetch."""
-    leaves: list[BaseException] = []
-    for failure in failures.exceptions:
-        leaves.append(_first(failure) if isinstance(failure, BaseExceptionGroup) else failure)
+    leaves = [_first(f) if isinstance(f, BaseExceptionGroup) else f for f in failures.exceptions]
     for kind in (StoreError, IntegrityError):
         for leaf in leaves:
             if isinstance(leaf, kind):
                 return leaf
     return leaves[0]
-

@@ -149,9 +149,11 @@ class Origins:
     def deb(self, row: DebRow) -> Wanted:
         """A package: from its archive's mirrors, then from each snapshot archive at the lock's dates."""
         urls = [f"{url}/{row.path}" for url in self.urls.get(row.archive, ())]
-        for host in self.hosts:
-            for date in (self.dates or {}).get(row.archive, ()):
-                urls.append(f"{host.rstrip('/')}/archive/{row.archive}/{stamp(date)}/{row.path}")
+        urls += [
+            f"{host.rstrip('/')}/archive/{row.archive}/{stamp(date)}/{row.path}"
+            for host in self.hosts
+            for date in (self.dates or {}).get(row.archive, ())
+        ]
         return Wanted(row.sha256, row.size, row.path.rpartition("/")[2], tuple(dict.fromkeys(urls)))
 
 
@@ -177,4 +179,3 @@ def origins_of(
 def archives_of(lock: Lockfile) -> tuple[Archive, ...]:
     """Every archive a lock names."""
     return (*lock.base.archives, *(a for g in lock.groups if g.apt for a in g.apt.archives))
-

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.errors import FetchError, HostError, Issue, ResolveError
@@ -33,6 +33,11 @@ _NETWORK_WORDS = (
     "network connectivity is disabled",
     "operation timed out",
 )
+
+
+# Credentials of named indexes, and how uv talks and where it keeps things, are no part of an answer.
+_UV_CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
+_UV_KEPT = frozenset({"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_KEYRING_PROVIDER"})
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,9 @@ class PipProblem:
     local: Path | None = None
     offline: bool = False
     refresh: bool = False
-    upgrade: tuple[str, ...] = field(default=())
 
 
-class UvFailed(Exception):
+class UvError(Exception):
     """uv found no solution; its words are kept for the error that the caller makes of it."""
 
     def __init__(self, words: str) -> None:
@@ -75,6 +79,30 @@ def uv_program() -> Path:
         return Path(uv.find_uv_bin())
     except FileNotFoundError:
         raise HostError("the uv program is missing", hint="reinstall the Python package `uv`") from None
+
+
+def default_index(settings: Settings) -> str | None:
+    """The index that uv asks when nobody names one, as it says itself."""
+    argv = [
+        str(uv_program()),
+        "pip",
+        "compile",
+        "-",
+        "--emit-index-url",
+        "--offline",
+        "--no-header",
+        "--quiet",
+    ]
+    done = subprocess.run(
+        [*argv, "--python", sys.executable],
+        env=uv_environment(settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"^--index-url (\S+)", done.stdout, re.MULTILINE)
+    return found.group(1) if found else None
 
 
 def index_arguments(pip: Pip, settings: Settings, directory: Path) -> list[str]:
@@ -94,15 +122,14 @@ def index_arguments(pip: Pip, settings: Settings, directory: Path) -> list[str]:
 def uv_environment(settings: Settings) -> dict[str, str]:
     """The environment for uv: this process's, for proxies and credentials, without any configuration
     of uv that would change an answer."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
-    for name, value in os.environ.items():
-        # Credentials of named indexes and the network's own settings are no part of an answer.
-        if name.startswith("UV_INDEX_") or name in {"UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS"}:
-            kept[name] = value
-    kept.pop("UV_INDEX_URL", None)
-    kept.pop("UV_INDEX_STRATEGY", None)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _UV_KEPT
+        or _UV_CREDENTIALS.fullmatch(name)
+        or not (name.startswith(("UV_", "PIP_")) or name == "VIRTUAL_ENV")
+    }
     kept |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
-    kept.pop("VIRTUAL_ENV", None)
     if settings.ca_bundle:
         kept["SSL_CERT_FILE"] = str(settings.ca_bundle)
     return kept
@@ -111,7 +138,7 @@ def uv_environment(settings: Settings) -> dict[str, str]:
 async def solve_pip(problem: PipProblem, settings: Settings) -> tuple[WheelRow, ...]:
     """Every distribution that the requests need, held ones included.
 
-    Raises UvFailed when there is no solution with the held distributions, ResolveError when a
+    Raises UvError when there is no solution with the held distributions, ResolveError when a
     distribution has no wheel for the target, FetchError when no index answers.
     """
     return await asyncio.to_thread(_solve, problem, settings)
@@ -187,7 +214,7 @@ def _uv(arguments: Sequence[str], environment: Mapping[str, str], problem: PipPr
             details=tuple(words.splitlines()[-12:]),
             hint="check the network and the index in `pip` or in the settings",
         )
-    raise UvFailed(words)
+    raise UvError(words)
 
 
 def explain(problem: PipProblem, words: str) -> ResolveError:
@@ -205,7 +232,10 @@ def explain(problem: PipProblem, words: str) -> ResolveError:
         if canonicalize_name(Requirement(request.requirement).name) in mentioned
     ]
     missing = re.search(r"(?:Because )?(\S+) was not found in the (?:package registry|provided)", text)
-    wheel = re.search(r"(?:W|w)heels are required for `([^`]+)`", text)
+    # uv's hint on wheels also stands below conflicts of versions; only this sentence says what the cause is.
+    wheel = re.search(r"all versions of (\S+) have no usable wheels", text)
+    if wheel is None and len(named) < 2:
+        wheel = re.search(r"Wheels are required for `([^`]+)`", text)
     if missing:
         message = f"the index has no distribution `{missing.group(1)}`"
         code, hint = "unknown-distribution", "check the spelling, or add the index that has it"
@@ -233,7 +263,8 @@ def _explanation(words: str) -> tuple[str, ...]:
     """uv's explanation, without the words that name its own options."""
     kept = []
     for line in words.splitlines():
-        if line.startswith("hint:") and "--" in line:
+        if line.startswith("hint:"):
+            # They name uv's own options; ours says the same in terms of the Sandboxfile.
             continue
         text = re.sub(r"^(error|cause|  cause): ?", "", line).strip()
         if text and text != "No solution found when resolving dependencies":

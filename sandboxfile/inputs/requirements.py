@@ -49,15 +49,30 @@ def expand(directory: Path, pip: Pip) -> tuple[tuple[PipRequest, ...], Mapping[s
     """
     if not pip.files and not pip.constraints:
         return pip.requests, {}
+    reader = _read(directory, pip)
+    if reader.issues:
+        raise SpecError(tuple(reader.issues))
+    unique: dict[str, PipRequest] = {}
+    for request in (*pip.requests, *reader.requests):
+        unique.setdefault(request.requirement, request)
+    return tuple(unique.values()), dict(sorted(reader.constraints.items()))
+
+
+def files_read(directory: Path, pip: Pip) -> tuple[str, ...]:
+    """Every requirements and constraints file that `expand` reads, nested ones too, relative to
+    `directory` and sorted. Problems in them are left to `expand`."""
+    if not pip.files and not pip.constraints:
+        return ()
+    return tuple(sorted(_read(directory, pip).files))
+
+
+def _read(directory: Path, pip: Pip) -> _Reader:
     reader = _Reader(directory)
     for file in pip.files:
         reader.read(file.path, "", "r", file.span)
     for path in pip.constraints:
         reader.read(path, "", "c", pip.span)
-    if reader.issues:
-        raise SpecError(tuple(reader.issues))
-    unique = {request.requirement: request for request in reversed((*pip.requests, *reader.requests))}
-    return tuple(reversed(unique.values())), dict(sorted(reader.constraints.items()))
+    return reader
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class _Reader:
         self.requests: list[PipRequest] = []
         self.constraints: dict[str, str] = {}
         self.issues: list[Issue] = []
+        self.files: set[str] = set()
 
     def read(self, path: str, beside: str, kind: str, span: Span | None) -> None:
         """Read a file named from `span`, relative to the directory `beside` (itself relative). `kind` is
@@ -84,6 +100,7 @@ class _Reader:
         if content is None or (relative, kind) in self._read:
             return
         self._read.add((relative, kind))
+        self.files.add(relative)
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:

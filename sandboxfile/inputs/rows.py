@@ -33,7 +33,9 @@ def row_of(
     path, sha256, size = stanza.get("Filename", ""), stanza.get("SHA256", ""), stanza.get("Size", "")
     path = path.removeprefix("./")
     if len(sha256) != 64 or not size.isdigit() or not path or path.startswith("/") or ".." in path.split("/"):
-        raise IntegrityError(f"{suite.request} describes {package.name} without a usable place, size or SHA256")
+        raise IntegrityError(
+            f"{suite.request} describes {package.name} without a usable place, size or SHA256"
+        )
     return DebRow(
         name=package.name,
         version=package.version,
@@ -69,9 +71,7 @@ def rows_of(
         if row is None and known:
             before = known.get((package.name, package.version, package.arch))
             if before is not None:
-                row = replace(
-                    before, auto=package.name in auto, replaces=package.old, because=reason
-                )
+                row = replace(before, auto=package.name in auto, replaces=package.old, because=reason)
         if row is None:
             raise IntegrityError(f"no verified index holds {package.name} {package.version}")
         rows.append(row)

@@ -44,7 +44,12 @@ class Release:
 
 
 async def releases(
-    name: str, pip: Pip, settings: Settings, directory: Path, downloader: Downloader, default_index: str | None
+    name: str,
+    pip: Pip,
+    settings: Settings,
+    directory: Path,
+    downloader: Downloader,
+    default_index: str | None,
 ) -> tuple[Release, ...]:
     """The versions that the indexes and `find-links` directories offer, newest first.
 

@@ -99,7 +99,7 @@ class _Builder:
             hint = "put the armoured key in the recipe itself"
             self.reader.issue("bad-value", "a recipe cannot name a key file", span, found.path, hint)
         suites, components = _many(found, "suites"), _many(found, "components")
-        if suites and not components and not all(suite.endswith("/") for suite in suites):
+        if suites and "components" not in found.written and not all(suite.endswith("/") for suite in suites):
             message = f"`{found.path}` needs the key `components`"
             self.reader.issue("missing-key", message, found.span, found.path, "add `components: main`")
         source = AptSource(
@@ -132,11 +132,11 @@ class _Builder:
             related = (("`from` is given here", source.span),)
             self.reader.issue("conflict", message, content.span, found.path, "keep one of them", related)
             return None
-        if to is None:
-            return None
-        if not source and not content:
+        if not found.written & {"from", "content"}:
             message = f"`{found.path}` needs one of the keys `from` or `content`"
             self.reader.issue("missing-key", message, found.span, found.path)
+            return None
+        if to is None or not (source or content):
             return None
         if content and to.value.endswith("/"):
             message = "inline `content` needs a file name, not a directory"

@@ -20,24 +20,22 @@ from sandboxfile.spec.words import context_path, url
 
 SUITES = {"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
 _SUITE_NAMES = (*SUITES.values(), "sid")
-_SUITE = re.compile(r"[a-z][a-z0-9-]{0,39}")
-_COMPONENT = re.compile(r"[a-z][a-z0-9-]*(?:/[a-z0-9-]+)*")
-_DEB = re.compile(r"(?P<name>[^:=/]*)(?P<arch>:[^=/]*)?(?P<version>=[^/]*)?(?P<suite>/.*)?", re.DOTALL)
-_DEB_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_DEB_VERSION = re.compile(r"(?:[0-9]+:)?[0-9][A-Za-z0-9.+~:-]*")
-_DEB_SUITE = re.compile(r"[a-z0-9][a-z0-9./-]*", re.IGNORECASE)
-_DEB_ARCH = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_TIME = re.compile(
-    r"(\d{4})-?(\d\d)-?(\d\d)(?:[Tt ](\d\d):?(\d\d):?(\d\d)(?:\.\d+)?(?:[Zz]|[+-]00:?00))?", re.ASCII
-)
+_SUITE = r"[a-z][a-z0-9-]{0,39}"
+_COMPONENT = r"[a-z][a-z0-9-]*(?:/[a-z0-9-]+)*"
+_DEB = r"(?P<name>[^:=/]*)(?P<arch>:[^=/]*)?(?P<version>=[^/]*)?(?P<suite>/.*)?"
+_DEB_NAME = r"[a-z0-9][a-z0-9+.-]+"
+_DEB_VERSION = r"(?:[0-9]+:)?[0-9][A-Za-z0-9.+~:-]*"
+_DEB_SUITE = r"[a-z0-9][a-z0-9./-]*"
+_DEB_ARCH = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+_TIME = r"(\d{4})-?(\d\d)-?(\d\d)(?:[Tt ](\d\d):?(\d\d):?(\d\d)(?:\.\d+)?(?:[Zz]|[+-]00:?00))?"
 
 _PLAIN_VERSION = r"[0-9]{1,9}(?:\.[0-9]{1,9})*"
-_SIMPLE = re.compile(
+_SIMPLE = (
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
     r"\s*(?:\[(?P<extras>[A-Za-z0-9]+(?:\s*,\s*[A-Za-z0-9]+)*)\])?\s*"
     rf"(?P<clauses>(?:(?:==|!=|<=|>=|<|>)\s*{_PLAIN_VERSION}\s*(?:,\s*(?=[=!<>])|$))*)"
 )
-_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DISTRIBUTION = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _OPTIONS = {
     "-c": "constraints",
     "--constraint": "constraints",
@@ -87,7 +85,7 @@ def suite(text: str) -> str:
     """The code name of a Debian suite, given by number or by name."""
     if text in SUITES:
         return SUITES[text]
-    if not _SUITE.fullmatch(text):
+    if not re.fullmatch(_SUITE, text):
         numbers = ", ".join(f"{number} ({name})" for number, name in SUITES.items())
         message = f"{quote(text)} is not a Debian suite" if text else "the Debian suite is missing"
         raise Unfit(message, hint=f"the suites are {numbers} and sid")
@@ -103,7 +101,7 @@ def suite(text: str) -> str:
 
 def component(text: str) -> str:
     """A component of an archive: `main`, `contrib`, `non-free`."""
-    if not _COMPONENT.fullmatch(text):
+    if not re.fullmatch(_COMPONENT, text):
         raise Unfit(
             f"{quote(text)} is not a component of an archive", hint="write `main`, `contrib`, `non-free`"
         )
@@ -121,7 +119,7 @@ def snapshot_time(text: str) -> str:
     """A time of the snapshot archive as it writes them: `20261101T000000Z`."""
     from datetime import datetime
 
-    match = _TIME.fullmatch(text)
+    match = re.fullmatch(_TIME, text, re.ASCII)
     try:
         if match is None:
             raise ValueError
@@ -136,7 +134,7 @@ def snapshot_time(text: str) -> str:
 
 def apt_request(text: str) -> AptRequest:
     """`name[:arch]`, then `=version` or `/suite`."""
-    match = _DEB.fullmatch(text)
+    match = re.fullmatch(_DEB, text, re.DOTALL)
     if match is None or not match["name"]:
         raise Unfit(f"{quote(text)} is not a package")
     name = match["name"]
@@ -145,9 +143,9 @@ def apt_request(text: str) -> AptRequest:
     )
     if name != name.strip() or " " in name:
         raise Unfit(f"{quote(text)} is not one package", hint="list each package by itself")
-    if _DEB_NAME.fullmatch(name.lower()) and name != name.lower():
+    if re.fullmatch(_DEB_NAME, name.lower()) and name != name.lower():
         raise Unfit(f"{quote(name)} cannot be a Debian package", hint=f"did you mean `{name.lower()}`?")
-    if not _DEB_NAME.fullmatch(name):
+    if not re.fullmatch(_DEB_NAME, name):
         raise Unfit(f"{quote(name)} cannot be a Debian package", hint=_deb_hint(text))
     if name.endswith("-"):
         raise Unfit(
@@ -155,12 +153,12 @@ def apt_request(text: str) -> AptRequest:
         )
     if version is not None and source is not None:
         raise Unfit(f"{quote(text)} names a version and a suite", hint="give one of the two")
-    if version is not None and not _DEB_VERSION.fullmatch(version):
+    if version is not None and not re.fullmatch(_DEB_VERSION, version):
         hint = f"write `{name}={version[1:]}`" if version.startswith("=") else None
         raise Unfit(f"{quote(version)} is not a Debian version", hint=hint)
-    if source is not None and not _DEB_SUITE.fullmatch(source):
+    if source is not None and not re.fullmatch(_DEB_SUITE, source, re.IGNORECASE):
         raise Unfit(f"{quote(source)} is not a suite")
-    if arch is not None and not _DEB_ARCH.fullmatch(arch):
+    if arch is not None and not re.fullmatch(_DEB_ARCH, arch):
         raise Unfit(f"{quote(arch)} is not an architecture")
     return AptRequest(name, version, source, arch)
 
@@ -213,7 +211,9 @@ def pip_entry(text: str) -> PipRequest | RequirementsFile:
 def canonical_requirement(text: str) -> str:
     """The one way to write a PEP 508 requirement: name normalised, extras and versions sorted, blanks as
     `packaging` sets them. Raises Unfit."""
-    simple = _SIMPLE.fullmatch(text.strip())
+    if re.search(r"\.(txt|in|whl|tar\.gz|zip)$", text) and "@" not in text:
+        raise Unfit(f"{quote(text)} is a file, not a requirement", hint=_pip_hint(text))
+    simple = re.fullmatch(_SIMPLE, text.strip())
     if simple is not None:
         # The common case, without the 20 ms that importing `packaging` takes.
         name = re.sub(r"[-_.]+", "-", simple["name"]).lower()
@@ -238,7 +238,7 @@ def _canonical(text: str) -> str:
     extras = sorted({canonicalize_name(extra) for extra in requirement.extras})
     parts = [canonicalize_name(requirement.name), f"[{','.join(extras)}]" if extras else ""]
     parts.append(
-        f" @ {requirement.url}" if requirement.url else ",".join(sorted(map(str, requirement.specifier)))
+        f" @ {requirement.url}" if requirement.url else ",".join(sorted(set(map(str, requirement.specifier))))
     )
     if requirement.marker is not None:
         parts.append(f"{' ' if requirement.url else ''}; {requirement.marker}")
@@ -262,18 +262,18 @@ def _reason(error: Exception) -> str:
 
 
 def _pip_hint(text: str) -> str | None:
-    if text.endswith(".txt"):
+    if text.endswith((".txt", ".in")):
         return f"to take requirements from a file, write `-r {text}`"
     if match := re.fullmatch(r"([A-Za-z0-9._-]+)\s*=\s*([0-9][^=]*)", text):
         return f"write `{match[1]}=={match[2]}`"
-    if text.startswith((".", "/")):
+    if text.startswith((".", "/")) or text.endswith((".whl", ".gz", ".zip")):
         return "place the project with `files` and install it in a `run` step"
     return "write it as `name`, `name==1.2` or `name[extra]>=1,<2`"
 
 
 def distribution(text: str) -> str:
     """The normalised name of a Python distribution."""
-    if not _DISTRIBUTION.fullmatch(text):
+    if not re.fullmatch(_DISTRIBUTION, text):
         raise Unfit(f"{quote(text)} is not the name of a distribution")
     return re.sub(r"[-_.]+", "-", text).lower()
 

@@ -116,7 +116,7 @@ BASE = OneOf(
 
 PARAM_TEXT = OneOf(scalar=TEXT, sequence=Listing(TEXT))
 PARAMS = Names(
-    Text("a name", words.env_name, "^[A-Za-z_][A-Za-z0-9_]*$"),
+    Text("a name", words.param_name, "^[A-Za-z_][A-Za-z0-9_]*$"),
     Table(
         (
             Key("type", Text("a type", choices=PARAM_TYPES), "What values are; `string` when not given."),

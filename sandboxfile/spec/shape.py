@@ -133,11 +133,13 @@ Shape = Text | Integer | Number | Boolean | Listing | Table | Names | OneOf | No
 @dataclass(frozen=True)
 class Found:
     """A value and where it was found: the value of a Table or of Names is a dict of Found, of a Listing
-    a list of Found. `span` is the value's place, `path` says it in words (`verify[2].run`)."""
+    a list of Found. `span` is the value's place, `path` says it in words (`verify[2].run`). `written` are
+    the keys of a Table that were given, those with a problem too."""
 
     value: Any
     span: Span
     path: str = field(default="", compare=False)
+    written: frozenset[str] = field(default=frozenset(), compare=False)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a key of a Table, or `default` where it was not given."""
@@ -221,13 +223,7 @@ class Reader:
                 if node.get(table.keys[0].name) is not None:
                     return self._table(table, node, path)
             if shape.tables:
-                heads = " or ".join(f"`{table.keys[0].name}`" for table in shape.tables)
-                near = (
-                    did_you_mean(entry.key, [table.keys[0].name for table in shape.tables])
-                    for entry in node.entries
-                )
-                hint = next((hint for hint in near if hint), None)
-                self.issue("missing-key", f"`{path}` needs one of the keys {heads}", node.span, path, hint)
+                self._headless(shape.tables, node, path)
                 return None
             if shape.mapping is not None:
                 return self.read(shape.mapping, node, path)
@@ -237,22 +233,31 @@ class Reader:
             return self._names(shape, node, path)
         return self._wrong(shape, node, path)
 
+    def _headless(self, tables: tuple[Table, ...], node: Mapping, path: str) -> None:
+        heads = [table.keys[0].name for table in tables]
+        near = (did_you_mean(entry.key, heads) for entry in node.entries)
+        hint = next((hint for hint in near if hint), None)
+        words = " or ".join(f"`{head}`" for head in heads)
+        message = f"`{path}` needs {'the key' if len(heads) == 1 else 'one of the keys'} {words}"
+        self.issue("missing-key", message, node.span, path, hint)
+
     def _table(self, shape: Table, node: Mapping, path: str) -> Found:
         values: dict[str, Found] = {}
+        meant: set[str | None] = set()
         for entry in node.entries:
             key = shape.key(entry.key)
             if key is None:
-                self._unknown(entry, [key.name for key in shape.keys], path)
+                meant.add(self._unknown(entry, shape, path))
                 continue
             found = self._entry(key.shape, entry, f"{path}.{entry.key}" if path else entry.key)
             if found is not None:
                 values[entry.key] = found
         for key in shape.keys:
-            if key.required and node.get(key.name) is None:
+            if key.required and node.get(key.name) is None and key.name not in meant:
                 where = f"`{path}` needs the key `{key.name}`" if path else f"the key `{key.name}` is missing"
                 example = f"add `{key.name}: {key.examples[0]}`" if key.examples else None
                 self.issue("missing-key", where, node.span, path, example)
-        return Found(values, node.span, path)
+        return Found(values, node.span, path, frozenset(entry.key for entry in node.entries))
 
     def _names(self, shape: Names, node: Mapping, path: str) -> Found:
         values: dict[str, Found] = {}
@@ -273,24 +278,37 @@ class Reader:
     def _wrong(self, shape: Shape, node: Node, path: str) -> Found | None:
         message = f"`{path}` must be {shape.what}, not {_kind(node)}" if path else f"expected {shape.what}"
         hint = None
-        if isinstance(node, Scalar) and isinstance(shape, Listing):
+        listed = isinstance(shape, Listing) or (isinstance(shape, OneOf) and shape.sequence is not None)
+        if isinstance(node, Scalar) and listed:
             hint = f"write `[{node.text}]`" if node.text and "\n" not in node.text else None
         self.issue("wrong-type", message, node.span, path, hint)
         return None
 
-    def _unknown(self, entry: Entry, known: list[str], path: str) -> None:
+    def _unknown(self, entry: Entry, shape: Table, path: str) -> str | None:
+        """Report an unknown key; the known one that was probably meant."""
+        known = [key.name for key in shape.keys if not isinstance(key.shape, NotYet)]
         place = f"{path}.{entry.key}" if path else entry.key
-        hint = did_you_mean(entry.key, known) or f"known here: {', '.join(known)}"
-        self.issue("unknown-key", f"unknown key `{entry.key}`", entry.key_span, place, hint)
+        meant = nearest(entry.key, known)
+        hint = f"did you mean `{meant}`?" if meant else f"known here: {', '.join(known)}"
+        self.issue("unknown-key", f"unknown key {quote(entry.key)}", entry.key_span, place, hint)
+        return meant
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like another, or None when none is near."""
+    import difflib
+
+    words = list(known)
+    for form in dict.fromkeys((word[:100].lower().replace("_", "-"), word[:100])):
+        if near := difflib.get_close_matches(form, words, n=1, cutoff=0.6):
+            return near[0]
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest of the known words, or None when none is near."""
-    import difflib
-
-    near = difflib.get_close_matches(word[:100].lower().replace("_", "-"), list(known), n=1, cutoff=0.6)
-    near = near or difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else None
+    near = nearest(word, known)
+    return f"did you mean `{near}`?" if near else None
 
 
 def _value(shape: Text | Integer | Number | Boolean, node: Scalar) -> Any:

@@ -69,4 +69,4 @@ def starter(name: str) -> str:
 
 def _odd(name: str) -> bool:
     """Whether a name needs quotes or trimming to stand in YAML as text."""
-    return not name[:1].isalpha() or len(name) > 63
+    return not name[:1].isalpha() or len(name) > 63 or name.lower() == "null"

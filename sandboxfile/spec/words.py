@@ -10,27 +10,25 @@ import warnings
 
 from sandboxfile.spec.shape import Unfit, quote
 
-_DURATION = re.compile(
-    r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII
-)
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?) ?([A-Za-z]*)", re.ASCII)
+_DURATION = r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?"
+_SIZE = r"(\d{1,15}(?:\.\d{1,3})?) ?([A-Za-z]*)"
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
-_DOCUMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
+_DOCUMENT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_LABEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
 _ACCOUNT = r"(?:[a-z_][a-z0-9_-]{0,31}|[0-9]{1,5})"
-_USER = re.compile(rf"{_ACCOUNT}(?::{_ACCOUNT})?")
+_USER = rf"{_ACCOUNT}(?::{_ACCOUNT})?"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
-_URL = re.compile(r"https?://([^/?#\s]+)(?:[/?#]\S*)?")
+_HOST = rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?"
+_URL = r"https?://([^/?#\s]+)(?:[/?#]\S*)?"
 MAX_DURATION = 366 * 24 * 3600
 
 
 def duration(text: str) -> float:
     """Seconds of `30s`, `5m`, `1h30m`, `500ms`."""
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text, re.ASCII)
     if not text or match is None:
         hint = f"write `{text}s` for seconds" if text.isascii() and text.isdigit() else None
         raise Unfit(
@@ -45,7 +43,7 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """Bytes of `512MB`, `2GiB`, `1.5GB`."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.ASCII)
     unit = match[2] if match else ""
     if match is None or unit not in _UNITS:
         hint = "write a number and a unit: `512MB`, `2GiB`"
@@ -98,7 +96,7 @@ def plain(text: str) -> str:
 
 def document_name(text: str) -> str:
     """The name of an environment."""
-    if not _DOCUMENT_NAME.fullmatch(text):
+    if not re.fullmatch(_DOCUMENT_NAME, text):
         raise Unfit(
             f"{quote(text)} cannot be a name",
             hint="use letters, digits, `.`, `_` and `-`, 63 characters at most",
@@ -108,7 +106,7 @@ def document_name(text: str) -> str:
 
 def env_name(text: str) -> str:
     """The name of an environment variable."""
-    if not _ENV_NAME.fullmatch(text):
+    if not re.fullmatch(_ENV_NAME, text):
         raise Unfit(
             f"{quote(text)} cannot be the name of an environment variable",
             hint="use letters, digits and `_`, not beginning with a digit",
@@ -116,9 +114,21 @@ def env_name(text: str) -> str:
     return text
 
 
+def param_name(text: str) -> str:
+    """The name of a parameter, which templates can write as `params.NAME`."""
+    if not re.fullmatch(_ENV_NAME, text):
+        raise Unfit(
+            f"{quote(text)} cannot be the name of a parameter",
+            hint=f"did you mean `{text.replace('-', '_')}`?"
+            if "-" in text
+            else "use letters, digits and `_`",
+        )
+    return text
+
+
 def secret_name(text: str) -> str:
     """The name of a secret, which is also its file name under /run/secrets."""
-    if not _SECRET_NAME.fullmatch(text):
+    if not re.fullmatch(_SECRET_NAME, text):
         raise Unfit(
             f"{quote(text)} cannot be the name of a secret", hint="use letters, digits, `_`, `.` and `-`"
         )
@@ -127,7 +137,7 @@ def secret_name(text: str) -> str:
 
 def label_name(text: str) -> str:
     """The name of a label."""
-    if not _LABEL_NAME.fullmatch(text):
+    if not re.fullmatch(_LABEL_NAME, text):
         raise Unfit(
             f"{quote(text)} cannot be the name of a label", hint="use letters, digits, `.`, `_`, `/` and `-`"
         )
@@ -136,7 +146,7 @@ def label_name(text: str) -> str:
 
 def user(text: str) -> str:
     """`name`, `uid`, each with `:group`."""
-    if not _USER.fullmatch(text):
+    if not re.fullmatch(_USER, text):
         raise Unfit(f"{quote(text)} is not a user", hint="write a name or a number, with `:group` if needed")
     for number in text.split(":"):
         if number.isdigit() and int(number) > 65535:
@@ -149,7 +159,7 @@ def host(text: str) -> str:
     if "//" in text or "/" in text:
         raise Unfit(f"{quote(text)} is not a host name", hint="write the name alone, without scheme and path")
     port = text.rpartition(":")[2] if ":" in text else "1"
-    if not _HOST.fullmatch(text) or not 0 < int(port) < 65536:
+    if not re.fullmatch(_HOST, text) or not 0 < int(port) < 65536:
         raise Unfit(
             f"{quote(text)} is not a host name",
             hint="write `example.org`, `*.example.org` or `example.org:443`",
@@ -159,7 +169,7 @@ def host(text: str) -> str:
 
 def url(text: str) -> str:
     """An http or https address without user name and password."""
-    match = _URL.fullmatch(text)
+    match = re.fullmatch(_URL, text)
     if match is None:
         raise Unfit(f"{quote(text)} is not an http or https address")
     if "@" in match[1]:

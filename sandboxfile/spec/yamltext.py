@@ -94,7 +94,9 @@ class _Composer:
         if size > MAX_NODES:
             self._stop("too-large", f"the document expands to more than {MAX_NODES} values", opened.event)
         node: Node
-        if opened.is_mapping:
+        if opened.is_mapping and self._bare_template(opened):
+            node = Scalar("", "broken", span)
+        elif opened.is_mapping:
             node = Mapping(self._entries(opened), span, size)
         else:
             node = Sequence(tuple(opened.parts), span, size)
@@ -125,7 +127,7 @@ class _Composer:
         merged: list[Node] = []
         for key, value in zip(opened.parts[::2], opened.parts[1::2], strict=True):
             if not isinstance(key, Scalar):
-                self._odd_key(key)
+                self.issues.append(Issue("syntax", "a key must be text", key.span))
             elif key.kind == "plain" and key.text == "<<":
                 merged.append(value)
             elif (first := entries.get(key.text)) is not None:
@@ -144,16 +146,15 @@ class _Composer:
             elif not (isinstance(part, Scalar) and part.kind == "broken"):
                 self.issues.append(Issue("syntax", "`<<` takes a mapping or a list of mappings", part.span))
 
-    def _odd_key(self, key: Node) -> None:
-        line = key.span.source.line(key.span.line)
-        if line[key.span.column - 2 : key.span.column] == "{{":
-            message, hint = (
-                "a template must stand in quotes",
-                "write '{{ … }}'; bare braces are YAML's mappings",
-            )
-        else:
-            message, hint = "a key must be text", None
-        self.issues.append(Issue("syntax", message, key.span, hint=hint))
+    def _bare_template(self, opened: _Open) -> bool:
+        """Whether a mapping is a template without quotes, which is then reported."""
+        for key in opened.parts[::2]:
+            line = key.span.source.line(key.span.line)
+            if isinstance(key, Mapping) and line[key.span.column - 2 : key.span.column] == "{{":
+                hint = "write '{{ … }}'; bare braces are YAML's mappings"
+                self.issues.append(Issue("syntax", "a template must stand in quotes", key.span, hint=hint))
+                return True
+        return False
 
     def _span(self, event: Any) -> Span:
         start, end = event.start_mark, event.end_mark

@@ -96,6 +96,8 @@ class Database:
                     return work(self._connected())
                 except sqlite3.Error as error:
                     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
+                        continue  # another process is replacing it: making it waits for that
                     if code not in DAMAGED or started_over:
                         raise _failure(error, code, self.path) from error
                     started_over = True

@@ -19,7 +19,7 @@ KEEP_DAYS = 14.0
 """How long what nothing refers to is kept after its last use, unless the caller says otherwise."""
 GRACE = 3600.0
 """Seconds that a directory without a sign of its owner is left alone, since it may be on its way in, and
-that what was just used stays while any client is at work."""
+that what was just used stays while anybody is at work."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,13 @@ class KeptWorkspace:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is in a store. `strays` are entries of the layers' directory that are no layers."""
+    """What there is in a store.
 
+    busy:   whether anybody is at work in it
+    strays: entries of the layers' directory that are no layers
+    """
+
+    busy: bool = False
     layers: Mapping[LayerKey, LayerRecord] = field(default_factory=dict)
     snapshots: tuple[SnapshotRecord, ...] = ()
     heads: tuple[Head, ...] = ()
@@ -77,7 +82,7 @@ class Garbage:
 def collect(survey: Survey, *, now: float, keep_days: float = KEEP_DAYS) -> Garbage:
     """What of a store can go. With `keep_days=0` everything that nothing refers to."""
     since = now - keep_days * DAY
-    if survey.used.clients:
+    if survey.busy:
         since = min(since, now - GRACE)
     recent_heads = tuple(head for head in survey.heads if head.updated > since)
     kept = _kept_workspaces(survey, since, now)
@@ -104,9 +109,7 @@ def collect(survey: Survey, *, now: float, keep_days: float = KEEP_DAYS) -> Garb
         logs=_unused(survey.logs, {f"{key.partition(':')[2]}.log" for key in live}, since),
         workspaces=tuple(each.id for each in survey.workspaces if _is_dead(each, now)),
         kept=tuple(each.id for each in survey.kept if each.id not in kept),
-        staging=tuple(
-            item.name for item in survey.staging if not survey.used.clients or item.used <= now - DAY
-        ),
+        staging=tuple(item.name for item in survey.staging if not survey.busy or item.used <= now - DAY),
         strays=tuple(item.name for item in survey.strays if item.used <= now - GRACE),
     )
 

@@ -211,7 +211,6 @@ class Index(Remembered):
                 self._snapshot_path(slug).unlink(missing_ok=True)
             point("remove:file")
             connection.execute("DELETE FROM snapshots WHERE slug = ?", (slug,))
-            connection.execute("DELETE FROM memos WHERE slug = ?", (slug,))
             connection.execute("DELETE FROM heads WHERE slug = ?", (slug,))
             connection.executemany(
                 "UPDATE layers SET last_used = 0 WHERE key = ?", [(key,) for key in json.loads(row[0])]
@@ -263,7 +262,7 @@ class Index(Remembered):
 
         return self._database.read(work)
 
-    def record_failure(self, failure: Failure) -> None:
+    def set_failure(self, failure: Failure) -> None:
         """Remember a failure, in place of the environment's last one. Its time is now unless it has one."""
         row = (
             failure.environment,
@@ -278,7 +277,7 @@ class Index(Remembered):
             )
         )
 
-    def forget_failure(self, environment: str) -> None:
+    def clear_failure(self, environment: str) -> None:
         """Forget an environment's failure: it was built since."""
         if self.failure(environment) is not None:
             self._database.write(

@@ -78,6 +78,19 @@ class Locks:
                 on_wait(_holder(path))
             return await _Waiter(path, mode).wait()
 
+    def held(self) -> int:
+        """How many locks anybody holds now."""
+        count = 0
+        with reported("looking at the locks"):
+            for entry in list(os.scandir(self.directory)):
+                if entry.is_file(follow_symlinks=False):
+                    free = try_acquire(Path(entry.path), fcntl.LOCK_SH, create=False)
+                    if free is not None:
+                        os.close(free)
+                    elif os.path.exists(entry.path):
+                        count += 1
+        return count
+
     def remove_unheld(self) -> int:
         """Unlink the files of locks that nobody holds; how many."""
         removed = 0
@@ -243,8 +256,9 @@ def _mode(shared: bool) -> int:
 
 
 def _open(path: Path, *, create: bool = True) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(path, flags | os.O_CREAT if create else flags, 0o600)
+    # A file that is there may be read-only (a blob on its way in); for a lock that is enough.
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _flock_now(descriptor: int, mode: int) -> bool:

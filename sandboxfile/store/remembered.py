@@ -16,7 +16,7 @@ CHECKS_KEPT = 180 * DAY
 
 
 class Remembered:
-    """Results of checks, digests of files, answers to inputs, and resolved documents."""
+    """Results of checks, digests of files, and documents that were worked out."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
@@ -57,23 +57,6 @@ class Remembered:
         """Write what is buffered."""
         if self._stat_cache is not None:
             self._stat_cache.flush()
-
-    def memo(self, inputs: Digest) -> str | None:
-        """The slug that a build of exactly these inputs gave."""
-
-        def work(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute("SELECT slug FROM memos WHERE inputs = ?", (inputs,)).fetchone()
-            return None if row is None else str(row[0])
-
-        return self._database.read(work)
-
-    def remember_memo(self, inputs: Digest, slug: str) -> None:
-        """Note which slug a build of these inputs gave."""
-        self.flush()
-        row = (inputs, slug, self._clock())
-        self._database.write(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO memos VALUES (?, ?, ?)", row)
-        )
 
     def document(self, kind: str, key: str) -> Any:
         """A kept JSON document, None when there is none."""
@@ -121,12 +104,11 @@ class Remembered:
         )
 
     def forget_older(self, before: float) -> None:
-        """Drop what was not used since `before` and what belongs to snapshots that are gone."""
+        """Drop what was not used since `before`. Passed checks are kept for half a year at least."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM documents WHERE last_used < ?", (before,))
             connection.execute("DELETE FROM stats WHERE recorded < ?", (before,))
-            connection.execute("DELETE FROM memos WHERE slug NOT IN (SELECT slug FROM snapshots)")
             connection.execute(
                 "DELETE FROM checks WHERE passed_at < ?", (min(before, self._clock() - CHECKS_KEPT),)
             )

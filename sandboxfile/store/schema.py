@@ -29,9 +29,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             file TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
             ctime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL, recorded REAL NOT NULL
         ) WITHOUT ROWID""",
-        """CREATE TABLE memos (
-            inputs TEXT PRIMARY KEY, slug TEXT NOT NULL, created REAL NOT NULL
-        ) WITHOUT ROWID""",
         """CREATE TABLE documents (
             kind TEXT NOT NULL, key TEXT NOT NULL, content TEXT NOT NULL, last_used REAL NOT NULL,
             PRIMARY KEY (kind, key)

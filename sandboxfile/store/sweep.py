@@ -23,7 +23,7 @@ from sandboxfile.store.failure import reported, store_error
 from sandboxfile.store.faults import point
 from sandboxfile.store.gc import DAY, GRACE, KEEP_DAYS, Garbage, Item, KeptWorkspace, Survey, collect
 from sandboxfile.store.locks import is_owned, try_acquire
-from sandboxfile.store.restore import LAYER_DOCUMENT, key_of_directory
+from sandboxfile.store.restore import LAYER_DOCUMENT, key_of_directory, read_layer
 from sandboxfile.store.store import Store
 from sandboxfile.store.uses import GC, used_by_the_living
 
@@ -39,16 +39,19 @@ class Swept:
 
 
 def survey(store: Store) -> Survey:
-    """What there is in a store. Needs the lock `gc`, alone, for a decision that holds."""
+    """What there is in a store. Needs the lock `gc`, alone."""
     index = store.index
     index.adopt_layers()
     with reported("looking through the store"):
+        used = used_by_the_living(store.locks)
         return Survey(
+            # The lock `gc` is our own.
+            busy=used.clients > 0 or store.locks.held() > 1,
             layers=index.layers(),
             snapshots=index.snapshots(),
             heads=index.heads(),
             failures=index.failures(),
-            used=used_by_the_living(store.locks),
+            used=used,
             workspaces=tuple(map(_workspace, _entries(store.workspaces))),
             kept=tuple(map(_workspace, _entries(store.kept))),
             blobs=_blobs(store),
@@ -210,13 +213,14 @@ def _known_sizes(found: Survey, garbage: Garbage) -> dict[str, int]:
 def _dead_incoming(store: Store, *, remove: bool) -> int:
     """Bytes of the blobs on their way in whose writer is dead; removes them if asked."""
     size = 0
-    for path in _entries(store.blobs.incoming):
-        held = try_acquire(path, fcntl.LOCK_EX, create=False)
-        if held is not None:
-            size += _size(path)
-            if remove:
-                path.unlink(missing_ok=True)
-            os.close(held)
+    with reported("looking at files on their way in"):
+        for path in _entries(store.blobs.incoming):
+            held = try_acquire(path, fcntl.LOCK_EX, create=False)
+            if held is not None:
+                size += _size(path)
+                if remove:
+                    path.unlink(missing_ok=True)
+                os.close(held)
     return size
 
 
@@ -256,7 +260,8 @@ def _blobs(store: Store) -> tuple[Item, ...]:
 
 
 def _is_layer(path: Path) -> bool:
-    return key_of_directory(path.name) is not None and (path / LAYER_DOCUMENT).exists()
+    key = key_of_directory(path.name)
+    return key is not None and read_layer(path.parent, key) is not None
 
 
 def _stack(workspace: Path) -> tuple[LayerKey, ...]:

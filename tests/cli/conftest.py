@@ -80,6 +80,7 @@ class Session:
             "FAKE_CLIENT": json.dumps(self.script or {}),
             "FAKE_RECORD": str(self.directory / "calls"),
             "COLUMNS": "100",
+            "TMPDIR": str(self.directory),
         }
         return {**kept, **mine, **self.env}
 

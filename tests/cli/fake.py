@@ -15,8 +15,8 @@ import signal
 import struct
 import termios
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from sandboxfile import errors
@@ -64,6 +64,7 @@ class FakeSandbox:
 
     def __init__(self) -> None:
         self.closed = False
+        self._processes: list[asyncio.subprocess.Process] = []
 
     async def spawn(self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None) -> FakeProcess:
         record("spawn", argv=command.argv, env=dict(command.env), cwd=command.cwd, user=command.user)
@@ -76,6 +77,7 @@ class FakeSandbox:
                 stderr=stdio.stderr,
                 start_new_session=True,
             )
+            self._processes.append(process)
             return FakeProcess(process, None, None)
         master, slave = pty.openpty()
         set_size(master, terminal)
@@ -88,6 +90,7 @@ class FakeSandbox:
             start_new_session=True,
         )
         os.close(slave)
+        self._processes.append(process)
         return FakeProcess(process, master, bridged(master, stdio))
 
     async def expose(self, port: int, *, host: str = "127.0.0.1", host_port: int = 0) -> str:
@@ -104,6 +107,9 @@ class FakeSandbox:
     async def close(self) -> None:
         if not self.closed:
             record("closed")
+            for process in self._processes:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         self.closed = True
 
 
@@ -159,7 +165,6 @@ class FakeClient:
         assert reporter is not None
         self.reporter = reporter
         self.home = home
-        self.store = SimpleNamespace(index=SimpleNamespace(layer=lambda key: None))
 
     def _may_raise(self, verb: str) -> None:
         name = self.script.get("raise", {}).get(verb)
@@ -193,6 +198,18 @@ class FakeClient:
     ) -> tuple[Lockfile, tuple[str, ...]]:
         record("lock", update=update, refresh=refresh, offline=offline)
         return LOCK, ("+ jq 1.7.1-6",) if not self.script.get("settled") else ()
+
+    def unchanged(
+        self,
+        file: Path | None = None,
+        *,
+        directory: Path | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> BuildResult | None:
+        return BuildResult(SLUG, (), ("base", "run-1"), (), 0.0) if self.script.get("unchanged") else None
+
+    def layer(self, key: str) -> None:
+        return None
 
     def check_lock(self, project: Project) -> None:
         self._may_raise("check_lock")

@@ -69,7 +69,8 @@ def test_an_unknown_snapshot_is_wrong_usage(sandboxfile: Make) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_passed_on_to_the_command(sandboxfile: Make, number: signal.Signals) -> None:
     session = sandboxfile().fake()
-    script = f"trap 'echo caught; exit 9' {number.name.removeprefix('SIG')}; echo ready; while :; do sleep 0.05; done"
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo caught; exit 9' {name}; echo ready; while :; do sleep 0.05; done"
     process = session.start("run", "demo", "--", "sh", "-c", script, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -100,8 +101,6 @@ def test_a_command_that_ignores_signals_is_stopped_by_repeating_them(sandboxfile
 
 def test_ctrl_c_during_a_build_releases_everything_and_exits_130(sandboxfile: Make) -> None:
     session = sandboxfile().fake(wait=True)
-    (session.directory / "calls").touch()
-    os.remove(session.directory / "calls")
     os.mkfifo(session.directory / "fifo")
     session.env["FAKE_RECORD"] = str(session.directory / "fifo")
     process = session.start("build", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

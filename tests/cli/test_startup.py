@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
 def test_every_public_name_exists(name: str) -> None:
     assert getattr(sandboxfile, name) is not None
     assert name in dir(sandboxfile)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    stub = ast.parse((ROOT / "sandboxfile" / "__init__.pyi").read_text())
+    imported = {
+        alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert {*imported, "__version__"} == set(sandboxfile.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

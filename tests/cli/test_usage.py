@@ -41,7 +41,8 @@ def test_help_names_every_verb(sandboxfile: Make) -> None:
         ),
         (
             ["run", "."],
-            "error: `run` needs a command\nhint: write it after `--`: `sandboxfile run . -- python3 --version`",
+            "error: `run` needs a command\n"
+            "hint: write it after `--`: `sandboxfile run . -- python3 --version`",
         ),
         (
             ["build", "--", "x"],
@@ -60,7 +61,7 @@ def test_help_names_every_verb(sandboxfile: Make) -> None:
         ),
         (["snapshots", "foo"], "error: `snapshots` cannot `foo`\nhint: it knows list, show and rm"),
         (["cache", "foo"], "error: `cache` cannot `foo`\nhint: it knows du and gc"),
-        (["cache", "du", "--dry-run"], "error: `--dry-run` and `--keep-days` belong to `cache gc`"),
+        (["cache", "du", "--dry-run"], "error: `--all`, `--dry-run` and `--keep-days` belong to `cache gc`"),
         (["explain", "--log"], "error: `--log` needs a layer\nhint: `sandboxfile plan` names them"),
         (
             ["lock", "--check", "--refresh"],

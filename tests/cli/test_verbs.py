@@ -68,6 +68,15 @@ def test_build_prints_the_slug_last(sandboxfile: Make) -> None:
     assert document["built"] == ["run-1"]
 
 
+def test_a_build_that_finds_nothing_changed_does_nothing(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(unchanged=True)
+    session.run("build").stdout(SLUG).stderr("nothing changed, 2 layers reused (0.0 s)").exits(0)
+    session.run("run", "--", "true").exits(0)
+    assert session.calls("load") == session.calls("build") == []
+    session.run("build", "--force", "run-1").exits(0)
+    assert session.calls("build")[0]["force"] == ["run-1"]
+
+
 def test_lock_prints_what_changed(sandboxfile: Make) -> None:
     session = sandboxfile().fake()
     session.run("lock", "--update", "jq").stdout("+ jq 1.7.1-6").stderr("wrote sandboxfile.lock").exits(0)
@@ -149,6 +158,8 @@ def test_cache_shows_and_frees(sandboxfile: Make) -> None:
     session.run("cache", "gc", "--dry-run", "--keep-days", "2").stderr("1.0 MB would be freed").exits(0)
     call = session.calls("gc")[0]
     assert (call["dry_run"], call["keep_days"]) == (True, 2.0)
+    session.run("cache", "gc", "--all").stderr("1.0 MB freed").exits(0)
+    assert session.calls("removed") == [{"slug": SLUG}]
     assert session.run("cache", "--json").json()["logs"] == 1200
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -50,7 +49,12 @@ def test_two_builds_of_one_file_at_once_share_the_work(based: Based) -> None:
     done = [process.communicate() for process in both]
     assert [p.returncode for p in both] == [0, 0], done
     assert done[0][0] == done[1][0]
-    built = sum(text.count('"outcome": "done"') for _, text in done for text in text.splitlines() if "layer:run-1" in text)
+    built = sum(
+        text.count('"outcome": "done"')
+        for _, text in done
+        for text in text.splitlines()
+        if "layer:run-1" in text
+    )
     assert built == 1
 
 
@@ -83,7 +87,9 @@ def test_a_build_killed_at_random_moments_leaves_nothing_behind(
     assert program("build").last == ran.last
 
 
-ORDINARY = "name: small\nbase: debian:13\nrun:\n  - id -u > /etc/built-by\nverify:\n  - test -s /etc/built-by\n"
+ORDINARY = (
+    "name: small\nbase: debian:13\nrun:\n  - id -u > /etc/built-by\nverify:\n  - test -s /etc/built-by\n"
+)
 
 
 @pytest.fixture
@@ -91,7 +97,9 @@ def ordinary_user(tmp_path: Path) -> object:
     """A user without privileges, with a subordinate id range, made for the test."""
     name = f"sbx{os.getpid() % 100000}"
     subprocess.run(["useradd", "-m", "-d", f"/home/{name}", name], check=True)
-    subprocess.run(["usermod", "--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535", name], check=True)
+    subprocess.run(
+        ["usermod", "--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535", name], check=True
+    )
     yield name
     subprocess.run(["userdel", "-r", name], check=False, capture_output=True)
 
@@ -104,15 +112,24 @@ def test_an_ordinary_user_builds_runs_and_lists(ordinary_user: str, tmp_path: Pa
     directory.mkdir()
     package = Path(__file__).parents[2]
     copy = home / "package"
-    shutil.copytree(package / "sandboxfile", copy / "sandboxfile", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        package / "sandboxfile", copy / "sandboxfile", ignore=shutil.ignore_patterns("__pycache__")
+    )
     site = Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    shutil.copytree(site, home / "site", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "torch*"))
+    shutil.copytree(
+        site, home / "site", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "torch*")
+    )
     (directory / "Sandboxfile").write_text(ORDINARY)
     subprocess.run(["chown", "-R", f"{ordinary_user}:{ordinary_user}", str(home)], check=True)
     program = Program(
         directory,
         home / "store",
-        env={"HOME": str(home), "PYTHONPATH": f"{copy}:{home}/site", "XDG_RUNTIME_DIR": "", "USER": ordinary_user},
+        env={
+            "HOME": str(home),
+            "PYTHONPATH": f"{copy}:{home}/site",
+            "XDG_RUNTIME_DIR": "",
+            "USER": ordinary_user,
+        },
         prefix=("setpriv", f"--reuid={ordinary_user}", f"--regid={ordinary_user}", "--init-groups"),
     )
     slug = program("build").last

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import pytest
-
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -60,7 +59,9 @@ def test_a_failing_step_keeps_its_workspace_for_debug(based: Based) -> None:
 
 
 def test_a_step_that_wants_network_is_told_which_key_to_set(based: Based) -> None:
-    program = based("run:\n  - 'apt-get -o Acquire::Retries=0 update || (echo Could not resolve host; exit 1)'\n")
+    program = based(
+        "run:\n  - 'apt-get -o Acquire::Retries=0 update || (echo Could not resolve host; exit 1)'\n"
+    )
     ran = program("build", code=1)
     assert "network: true" in ran.stderr
 

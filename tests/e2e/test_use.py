@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -55,12 +54,16 @@ def test_run_takes_a_slug_and_a_name(served: Program) -> None:
 
 def test_every_boot_is_the_same_and_leaves_nothing(served: Program) -> None:
     served("run", "--", "sh", "-c", "echo changed > /srv/index.html; rm -rf /etc/apt")
-    assert served("run", "--", "sh", "-c", "cat /srv/index.html; ls -d /etc/apt").stdout == "hello\n/etc/apt\n"
+    assert (
+        served("run", "--", "sh", "-c", "cat /srv/index.html; ls -d /etc/apt").stdout == "hello\n/etc/apt\n"
+    )
 
 
 def test_run_gives_a_terminal_when_there_is_one(served: Program) -> None:
     parent, child = pty.openpty()
-    process = served.start("run", "--", "sh", "-c", "tty; echo $TERM; exit 7", stdin=child, stdout=child, stderr=child)
+    process = served.start(
+        "run", "--", "sh", "-c", "tty; echo $TERM; exit 7", stdin=child, stdout=child, stderr=child
+    )
     os.close(child)
     output = b""
     while True:
@@ -115,7 +118,9 @@ def test_graph_writes_dot_and_mermaid(served: Program) -> None:
 
 
 def test_the_filesystem_of_a_sandbox_looks_as_it_should(served: Program) -> None:
-    script = "stat -c '%a %U:%G %n' / /tmp /root /etc/shadow /usr/bin/passwd; id -u; hostname; cat /etc/hostname"
+    script = (
+        "stat -c '%a %U:%G %n' / /tmp /root /etc/shadow /usr/bin/passwd; id -u; hostname; cat /etc/hostname"
+    )
     assert served("run", "--", "sh", "-c", script).stdout.splitlines() == [
         "755 root:root /",
         "1777 root:root /tmp",

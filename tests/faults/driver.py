@@ -8,6 +8,7 @@ process's work from another's. Prints `passed POINT` when the point was reached 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -54,7 +55,8 @@ def commit(store: Store, number: int) -> None:
         beside = store.workspaces / f"w-{os.getpid()}"
         (beside / "fs").mkdir(parents=True)
         (beside / "layer.json").write_text(json.dumps(layer_document(record)))
-        os.rename(beside, store.layer_dir(record.key))
+        with contextlib.suppress(OSError):  # another process was faster
+            os.rename(beside, store.layer_dir(record.key))
 
 
 def write_blob(store: Store, number: int) -> None:

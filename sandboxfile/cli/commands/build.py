@@ -28,6 +28,13 @@ def execute(invocation: Invocation) -> int:
     """Build, and print the slug."""
     args, console = invocation.args, invocation.console
 
+    client = invocation.client()
+    # Without the event loop: a build that finds nothing changed is over before asyncio would be imported.
+    same = None if args.force else invocation.unchanged(client)
+    if same is not None:
+        _print(invocation, same)
+        return DONE
+
     async def work(client: Client) -> int:
         project = invocation.load(client)
         result = await client.build(
@@ -36,14 +43,19 @@ def execute(invocation: Invocation) -> int:
         invocation.progress.close()
         if result.lock_changes:
             console.say(f"wrote {project.lock_path.name}: {plural(len(result.lock_changes), 'change')}")
-        console.say(_summary(result))
-        if console.json:
-            console.document(_document(result))
-        else:
-            console.data(result.slug)
+        _print(invocation, result)
         return DONE
 
-    return invocation.run(work)
+    return invocation.run(work, client=client)
+
+
+def _print(invocation: Invocation, result: BuildResult) -> None:
+    console = invocation.console
+    console.say(_summary(result))
+    if console.json:
+        console.document(_document(result))
+    else:
+        console.data(result.slug)
 
 
 def _summary(result: BuildResult) -> str:
@@ -52,11 +64,12 @@ def _summary(result: BuildResult) -> str:
         parts.append(f"{plural(len(result.built), 'layer')} built")
     if result.reused:
         reused = len(result.reused)
-        parts.append(f"{reused} reused" if parts else f"{plural(reused, 'layer')} reused")
+        parts.append(f"{reused} reused" if result.built else f"{plural(reused, 'layer')} reused")
     if result.checked:
         parts.append(f"{plural(len(result.checked), 'check')} passed")
-    nothing = "" if result.built or result.checked else "nothing changed: "
-    return f"{nothing}{', '.join(parts)} ({seconds_text(result.seconds)})"
+    if not result.built and not result.checked:
+        parts.insert(0, "nothing changed")
+    return f"{', '.join(parts)} ({seconds_text(result.seconds)})"
 
 
 def _document(result: BuildResult) -> dict[str, object]:

@@ -23,6 +23,7 @@ def configure(parser: Parser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
     add("action", metavar="ACTION", nargs="?", default="du", help="du (default) or gc")
+    add("--all", action="store_true", default=False, help="gc: forget every snapshot first, and keep nothing")
     add("--dry-run", action="store_true", default=False, help="gc: say what would be freed, free nothing")
     add(
         "--keep-days", metavar="N", type=float, default=None, help="gc: keep what was used in the last N days"
@@ -34,8 +35,10 @@ def execute(invocation: Invocation) -> int:
     args = invocation.args
     if args.action not in {"du", "gc"}:
         raise UsageError(f"`cache` cannot `{args.action}`", hint="it knows du and gc")
-    if args.action == "du" and (args.dry_run or args.keep_days is not None):
-        raise UsageError("`--dry-run` and `--keep-days` belong to `cache gc`")
+    if args.action == "du" and (args.all or args.dry_run or args.keep_days is not None):
+        raise UsageError("`--all`, `--dry-run` and `--keep-days` belong to `cache gc`")
+    if args.all and (args.dry_run or args.keep_days is not None):
+        raise UsageError("`--all` keeps nothing, so it stands alone")
     if args.keep_days is not None and not 0 <= args.keep_days < float("inf"):
         raise UsageError(f"`--keep-days {args.keep_days:g}` is no number of days")
 
@@ -43,7 +46,11 @@ def execute(invocation: Invocation) -> int:
         if args.action == "du":
             _print(invocation, await client.disk_usage())
             return DONE
-        freed = await client.gc(keep_days=args.keep_days, dry_run=args.dry_run)
+        if args.all:
+            for snapshot in client.snapshots():
+                await client.remove_snapshot(snapshot.slug)
+        keep_days = 0.0 if args.all else args.keep_days
+        freed = await client.gc(keep_days=keep_days, dry_run=args.dry_run)
         _print(invocation, freed)
         total = freed.get("total", sum(freed.values()))
         word = "would be freed" if args.dry_run else "freed"

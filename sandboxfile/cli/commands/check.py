@@ -33,7 +33,7 @@ def execute(invocation: Invocation) -> int:
     nouns = {
         "apt": ("apt request", None),
         "pip": ("pip request", None),
-        "files": ("files entry", "files entries"),
+        "files": ("file entry", "file entries"),
         "run": ("run step", None),
         "verify": ("check", None),
     }

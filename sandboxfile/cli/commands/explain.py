@@ -50,7 +50,7 @@ def execute(invocation: Invocation) -> int:
         for name in names:
             layer = next((each for each in plan.layers if each.name == name), None)
             text = render_explain(reconciled, name).rstrip("\n")
-            texts.append(text + (_built_text(client, layer) if layer else ""))
+            texts.append(_with_built(client, layer, text) if layer else text)
             documents.append(_document(client, reconciled, name, layer))
         if console.json:
             console.document(documents[0] if args.layer else documents)
@@ -87,17 +87,18 @@ def _print_log(invocation: Invocation, client: Client, plan: Plan, name: str) ->
         invocation.console.data(safe(log) if invocation.console.out.isatty() else log)
 
 
-def _built_text(client: Client, layer: PlannedLayer) -> str:
-    record = client.store.index.layer(layer.key)
-    if record is None:
-        return "\n  built      not yet"
-    text = f"\n  built      {plural(record.entries, 'file')}, {size_text(record.size)}"
-    if record.diff_id:
-        text += f"\n  diff_id    {record.diff_id}"
-    if record.unreproducible:
-        text += "\n  not reproducible, because of"
-        text += "".join(f"\n    {safe(path)}" for path in record.unreproducible)
-    return text
+def _with_built(client: Client, layer: PlannedLayer, text: str) -> str:
+    """An explanation, and what is known of the layer as it was built."""
+    record = client.layer(layer.key)
+    rows = [("built", "not yet")]
+    if record is not None:
+        rows = [("built", f"{plural(record.entries, 'file')}, {size_text(record.size)}")]
+        if record.diff_id:
+            rows.append(("diff_id", record.diff_id))
+        rows += [("differs", f"{safe(path)} (no rule can make it equal)") for path in record.unreproducible]
+    # Under the columns that are there: `  key        sha256:…`.
+    width = next((line.index("sha256:") for line in text.splitlines() if line.startswith("  key ")), 11)
+    return "\n".join([text, *(f"  {name}".ljust(width) + value for name, value in rows)])
 
 
 def _document(
@@ -112,7 +113,7 @@ def _document(
     if layer is not None:
         from sandboxfile.plan.diff import definition_record
 
-        record = client.store.index.layer(layer.key)
+        record = client.layer(layer.key)
         definition = definition_record(layer.definition) if layer.definition is not None else None
         document["definition"] = definition["definition"] if definition else None
         document["built"] = (
@@ -133,7 +134,7 @@ def _rule_text(layers: list[PlannedLayer]) -> list[str]:
     """The normalisation rules, when the layers that are explained are subject to them."""
     from sandboxfile.core.normalise import RULES, TIME_RULES
 
-    versions = {getattr(layer.definition, "normalisation", None) for layer in layers} - {None}
+    versions = {str(getattr(layer.definition, "normalisation", "")) for layer in layers} - {""}
     if not versions:
         return []
     lines = [f"normalisation rules ({', '.join(sorted(versions))})"]

@@ -144,7 +144,9 @@ def main() -> None:
             os.setresuid(0, 0, 0)
         sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWCGROUP | sys_.CLONE_NEWIPC)
     except OSError as error:
-        send(channel, {"event": "failed", "errno": error.errno, "reason": f"namespaces: {error.strerror}"}, [])
+        send(
+            channel, {"event": "failed", "errno": error.errno, "reason": f"namespaces: {error.strerror}"}, []
+        )
         return
     child = os.fork()
     if child:
@@ -180,5 +182,3 @@ def _user_xattrs(base: str) -> bool:
         return True
     finally:
         os.rmdir(path)
-
-

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sandboxfile.engines.linux.idmap import IdMap
-from sandboxfile.engines.linux.operations import Operation, Work
+from sandboxfile.engines.linux.operations import Features, Operation
 from sandboxfile.engines.linux.wire import receive, send
-from sandboxfile.errors import BuildError, EngineError, HostError, IntegrityError, SandboxfileError, StoreError
+from sandboxfile.errors import EngineError, HostError
 
 # The package itself is not imported: its front door would load far more than the helper needs.
 _BOOTSTRAP = """
@@ -81,6 +81,11 @@ class HelperClient:
             if future.done():
                 self._exits.pop(job, None)
 
+    def put_back(self, job: int, code: int) -> None:
+        """Let a job's end, which was already taken, be awaited again."""
+        self._exits[job] = asyncio.get_running_loop().create_future()
+        self._exits[job].set_result(code)
+
     def console_of(self, job: int) -> asyncio.Future[int]:
         """The terminal a runtime will send for a job."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -98,7 +103,7 @@ class HelperClient:
         self, *operations: Operation, descriptors: Sequence[int] = ()
     ) -> tuple[list[Any], list[int]]:
         """Like `do`; also gives the descriptors that came back, the caller's to close."""
-        await self._start()
+        await self.start()
         assert self._channel is not None and self._loop is not None
         self._attach()
         self._number += 1
@@ -132,46 +137,8 @@ class HelperClient:
         finally:
             self._loop.remove_writer(self._channel)
 
-    async def task(
-        self,
-        name: str,
-        args: dict[str, Any],
-        dirs: dict[str, str] | None = None,
-        *,
-        descriptors: Sequence[int] = (),
-        mapped: bool = True,
-    ) -> Any:
-        """Run a worker's task and give its result; the worker's errors are raised here."""
-        from sandboxfile.engines.linux.streams import read_all
-
-        await self._start()
-        job = self.new_job()
-        result_read, result_write = os.pipe2(os.O_CLOEXEC)
-        try:
-            try:
-                await self.do(
-                    Work(job, name, args, dirs or {}, mapped), descriptors=(result_write, *descriptors)
-                )
-            finally:
-                os.close(result_write)
-            try:
-                text = await read_all(result_read)
-            except asyncio.CancelledError:
-                from sandboxfile.engines.linux.operations import Signal
-
-                await self.do(Signal(job, 9))
-                raise
-        finally:
-            os.close(result_read)
-        code = await self.exit_of(job)
-        if not text:
-            raise EngineError(f"a worker ended unexpectedly in `{name}` (status {code})")
-        answer = json.loads(text)
-        if "result" in answer:
-            return answer["result"]
-        raise _worker_error(answer)
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start the helper if there is none."""
         if self._channel is not None:
             return
         if self._starting is None or self._loop is not asyncio.get_running_loop():
@@ -182,8 +149,6 @@ class HelperClient:
                 await self._launch()
 
     async def _launch(self) -> None:
-        from sandboxfile.engines.linux.operations import Features
-
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -326,7 +291,9 @@ def mount_base(home: Path) -> str:
     usable = [
         path
         for path in _MOUNT_BASES
-        if os.path.isdir(path) and not os.path.islink(path) and not any(a.startswith(path + "/") for a in avoided)
+        if os.path.isdir(path)
+        and not os.path.islink(path)
+        and not any(a.startswith(path + "/") for a in avoided)
     ]
     for path in usable:
         try:
@@ -337,20 +304,6 @@ def mount_base(home: Path) -> str:
     if usable:
         return usable[0]
     raise HostError("there is no directory to mount sandboxes on", hint="mkdir /media")
-
-
-def _worker_error(answer: dict[str, Any]) -> Exception:
-    kind, message, number = answer["error"], answer["message"], answer.get("errno")
-    if kind == "FileNotFoundError":
-        return FileNotFoundError(number or 2, message)
-    if kind == "IntegrityError":
-        return IntegrityError(message)
-    if kind == "BuildError":
-        return BuildError(message, details=tuple(answer.get("details", ())))
-    if number in (28, 122):
-        return StoreError("the disk is full", hint="free some space, for example with `sandboxfile cache gc`")
-    failure: type[SandboxfileError] = EngineError
-    return failure(message)
 
 
 async def _readable(channel: socket.socket) -> None:

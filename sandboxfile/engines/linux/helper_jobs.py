@@ -83,7 +83,9 @@ class Jobs:
                     os.fchown(given[index], *operation["own_stdio"])
                 actions.append((os.POSIX_SPAWN_DUP2, given[index], target))
         argv = operation["argv"]
-        pid = os.posix_spawn(argv[0], argv, operation["env"], file_actions=actions, setsigdef=[signal.SIGPIPE])
+        pid = os.posix_spawn(
+            argv[0], argv, operation["env"], file_actions=actions, setsigdef=[signal.SIGPIPE]
+        )
         self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"])
         return pid
 

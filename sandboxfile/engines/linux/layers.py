@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,9 @@ class Layers:
         except FileNotFoundError:
             raise EngineError(f"layer {key} is not here", hint="build it again") from None
         except (ValueError, KeyError) as error:
-            raise EngineError(f"layer {key} is damaged", hint="sandboxfile cache gc, then build again") from error
+            raise EngineError(
+                f"layer {key} is damaged", hint="sandboxfile cache gc, then build again"
+            ) from error
         self._sealed[key] = found
         return found
 
@@ -97,6 +100,7 @@ class Layers:
             "size": committed.size,
             "entries": committed.entries,
             "unreproducible": list(committed.unreproducible),
+            "created": time.time(),
             "implied": None if sealed.implied is None else list(sealed.implied),
         }
         prepared = workspace / "layer"

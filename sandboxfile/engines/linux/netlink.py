@@ -68,7 +68,9 @@ def block(network: str) -> None:
     body = struct.pack(
         "=BBBBBBBBI", family, int(bits), 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNREACHABLE, 0
     )
-    header = struct.pack("=IHHII", 16 + len(body) + len(attributes), _RTM_NEWROUTE, _NLM_REQUEST_ACK_CREATE, 1, 0)
+    header = struct.pack(
+        "=IHHII", 16 + len(body) + len(attributes), _RTM_NEWROUTE, _NLM_REQUEST_ACK_CREATE, 1, 0
+    )
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as channel:
         channel.send(header + body + attributes)
         answer = channel.recv(4096)

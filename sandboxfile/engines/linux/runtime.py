@@ -13,7 +13,6 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.engine.base import Command, Completed, Output
@@ -39,12 +38,13 @@ NOT_EXECUTABLE = 126
 _GRACE = 10.0
 
 
-@dataclass(frozen=True)
 class Refused(Exception):
     """A command that cannot be started for a reason its author can mend; the shell's exit codes."""
 
-    exit_code: int
-    sentence: str
+    def __init__(self, exit_code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+        self.sentence = sentence
 
     def tell(self, output: Output) -> Completed:
         """Say it as a shell would, on standard error."""
@@ -79,8 +79,10 @@ class Runtime:
             identity = resolve_user(command.user, passwd or "", group or "")
         except NoSuchUser as error:
             raise Refused(NOT_EXECUTABLE, f"sandboxfile: {error}") from None
-        modes = [mode if mode is not None else _mounted_mode(command, path) for mode, path in zip(
-            modes, [command.cwd, *candidates], strict=True)]
+        modes = [
+            mode if mode is not None else _mounted_mode(command, path)
+            for mode, path in zip(modes, [command.cwd, *candidates], strict=True)
+        ]
         if modes[0] is None or not stat.S_ISDIR(modes[0]):
             raise Refused(NOT_EXECUTABLE, f"sandboxfile: there is no directory {command.cwd}")
         _check_program(command.argv[0], modes[1:])
@@ -153,7 +155,9 @@ class Runtime:
         completed = Completed(exit_code(code), timed_out, False, time.monotonic() - started)
         return await self.judge(completed, log, output)
 
-    async def _await_end(self, job: int, timeout: float | None, readers: Sequence[Reader]) -> tuple[int, bool]:
+    async def _await_end(
+        self, job: int, timeout: float | None, readers: Sequence[Reader]
+    ) -> tuple[int, bool]:
         """Wait for a job's end, killing its whole tree when its time is up or nobody waits any more."""
         ended = asyncio.ensure_future(self.helper.exit_of(job))
         broken = [asyncio.ensure_future(reader.finish()) for reader in readers]
@@ -202,7 +206,8 @@ class Runtime:
             if any(word in lowered for word in words) and ("exec" in lowered):
                 return Refused(code, f"sandboxfile: {complaint}").tell(output)
         raise EngineError(
-            f"the sandbox could not be started: {complaint}", hint="run `sandboxfile doctor` to see what is missing"
+            f"the sandbox could not be started: {complaint}",
+            hint="run `sandboxfile doctor` to see what is missing",
         )
 
 
@@ -320,5 +325,3 @@ def _complaint(log: str) -> str:
         if record.get("level") in ("error", "fatal"):
             return str(record.get("msg", "")).strip()
     return ""
-
-

@@ -164,7 +164,14 @@ _STANDARD_MOUNTS: tuple[dict[str, Any], ...] = (
     _mount("proc", "/proc", "nosuid", "noexec", "nodev"),
     _mount("tmpfs", "/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
     _mount(
-        "devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"gid={_TTY_GROUP}"
+        "devpts",
+        "/dev/pts",
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+        f"gid={_TTY_GROUP}",
     ),
     _mount("tmpfs", "/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
     _mount("mqueue", "/dev/mqueue", "nosuid", "noexec", "nodev"),
@@ -176,7 +183,9 @@ STANDARD_POINTS = ("/proc", "/dev", "/sys")
 
 
 def _extra_mounts(memory: Sequence[str], bound: Sequence[BoundMount]) -> list[dict[str, Any]]:
-    mounts = [_mount("tmpfs", target, "nosuid", "noexec", "nodev", "mode=755", "size=16m") for target in memory]
+    mounts = [
+        _mount("tmpfs", target, "nosuid", "noexec", "nodev", "mode=755", "size=16m") for target in memory
+    ]
     for each in bound:
         mounts.append(
             {

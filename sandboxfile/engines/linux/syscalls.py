@@ -137,23 +137,28 @@ def fscreate(descriptor: int) -> None:
     """Make the file system that was configured."""
     _checked(
         _syscall(
-            _FSCONFIG, ctypes.c_int(descriptor), ctypes.c_uint(FSCONFIG_CMD_CREATE), None, None, ctypes.c_int(0)
+            _FSCONFIG,
+            ctypes.c_int(descriptor),
+            ctypes.c_uint(FSCONFIG_CMD_CREATE),
+            None,
+            None,
+            ctypes.c_int(0),
         )
     )
 
 
 def fsmount(descriptor: int, attributes: int = 0) -> int:
     """A descriptor of a mount of the file system, attached nowhere yet."""
-    return _checked(
-        _syscall(_FSMOUNT, ctypes.c_int(descriptor), ctypes.c_uint(1), ctypes.c_uint(attributes))
-    )
+    return _checked(_syscall(_FSMOUNT, ctypes.c_int(descriptor), ctypes.c_uint(1), ctypes.c_uint(attributes)))
 
 
 def open_tree(path: str) -> int:
     """A descriptor of a recursive copy of the mount tree at a path, attached nowhere."""
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
     return _checked(
-        _syscall(_OPEN_TREE, ctypes.c_int(AT_FDCWD), ctypes.c_char_p(os.fsencode(path)), ctypes.c_uint(flags)),
+        _syscall(
+            _OPEN_TREE, ctypes.c_int(AT_FDCWD), ctypes.c_char_p(os.fsencode(path)), ctypes.c_uint(flags)
+        ),
         path,
     )
 
@@ -191,7 +196,9 @@ def move_mount(descriptor: int, target: str) -> None:
 def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """Open a path as a process whose root directory is `root` would: `..` and links never lead out."""
     how = _OpenHow(
-        flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve
+        flags | os.O_CLOEXEC,
+        mode if flags & os.O_CREAT else 0,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
     )
     while True:
         result = _syscall(
@@ -204,5 +211,3 @@ def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0, resolv
         # EAGAIN: a rename elsewhere made the kernel unable to prove that `..` stayed inside; ask again.
         if result >= 0 or ctypes.get_errno() != 11:
             return _checked(result, path)
-
-

@@ -38,9 +38,7 @@ def _send(channel: socket.socket, text: bytes, descriptors: list[int]) -> None:
 def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """One message and its descriptors; None when the other side is gone."""
     try:
-        text, descriptors, _, _ = socket.recv_fds(
-            channel, PACKET, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        text, descriptors, _, _ = socket.recv_fds(channel, PACKET, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
     if not text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,8 +51,10 @@ def failure(code: int, path: str) -> OSError:
 class Filesystem:
     """`nodes` is what is kept; what is mounted over it (`mounted`) is seen, and never kept.
 
+    live:      entries that come and go by themselves (/proc), seen first and never written
     read_only: mounted directories that cannot be written
     volatile:  mounted directories that can, until the command ends
+    on_write:  called before the bytes of a file are taken; may raise
     """
 
     def __init__(
@@ -60,12 +62,16 @@ class Filesystem:
         nodes: dict[str, Node],
         *,
         mounted: dict[str, Node] | None = None,
+        live: Mapping[str, Node] | None = None,
         read_only: tuple[str, ...] = (),
         volatile: tuple[str, ...] = (),
+        on_write: Callable[[], None] | None = None,
     ) -> None:
         nodes.setdefault("/", ROOT_DIRECTORY)
         self.nodes = nodes
         self.mounted = mounted or {}
+        self._live = live or {}
+        self._on_write = on_write
         self._read_only = read_only
         self._volatile = volatile
 
@@ -223,6 +229,8 @@ class Filesystem:
         return real
 
     def _get(self, path: str) -> Node | None:
+        if path in self._live:
+            return self._live[path]
         if path in self.mounted:
             return self.mounted[path]
         if any(path.startswith(top + "/") for top in (*self._read_only, *self._volatile)):
@@ -231,18 +239,22 @@ class Filesystem:
 
     def _put(self, path: str, node: Node) -> None:
         self._writable(path)
+        if self._on_write is not None and node.type == "file":
+            self._on_write()
         if any(path.startswith(top + "/") for top in self._volatile):
             self.mounted[path] = node
         else:
             self.nodes[path] = node
 
     def _writable(self, path: str) -> None:
-        if any(path == top or path.startswith(top + "/") for top in self._read_only):
+        below = any(path == top or path.startswith(top + "/") for top in self._read_only)
+        if below or path in self._live or path in self._volatile:
             raise failure(errno.EROFS, path)
 
     def _paths(self) -> Iterator[str]:
         yield from list(self.nodes)
         yield from list(self.mounted)
+        yield from list(self._live)
 
     def _permit(self, node: Node, bits: int, who: Credentials, path: str) -> None:
         if who.uid == 0:

@@ -73,13 +73,20 @@ class Running:
 
 
 class Machine:
-    """Where processes run. `listeners` are the ports they listen on: guest port to host port."""
+    """Where processes run.
+
+    proc:        what they see in /proc
+    listeners:   the servers of the ports they listen on
+    connections: open connections to those
+    """
 
     def __init__(self, programs: Mapping[str, Program], script: Mapping[str, Program]) -> None:
         self.programs = programs
         self.script = script
         self.running: dict[int, Running] = {}
+        self.proc: dict[str, Node] = {"/proc": Node("dir", 0o555)}
         self.listeners: dict[int, asyncio.Server] = {}
+        self.connections: set[asyncio.StreamWriter] = set()
         self._next = 2
         # Kept after a process has ended: what it started is still its own.
         self._parents: dict[int, int] = {}
@@ -93,14 +100,14 @@ class Machine:
         running = Running(process, started)
         self.running[pid] = running
         place = f"/proc/{pid}"
-        process.files.mounted[place] = Node("dir", 0o555)
+        self.proc[place] = Node("dir", 0o555)
         words = "".join(f"{word}\0" for word in process.argv).encode("utf-8", "surrogateescape")
-        process.files.mounted[f"{place}/cmdline"] = Node("file", 0o444, content=words)
+        self.proc[f"{place}/cmdline"] = Node("file", 0o444, content=words)
 
         def gone(_: asyncio.Task[int]) -> None:
             self.running.pop(pid, None)
-            process.files.mounted.pop(f"{place}/cmdline", None)
-            process.files.mounted.pop(place, None)
+            self.proc.pop(f"{place}/cmdline", None)
+            self.proc.pop(place, None)
 
         started.add_done_callback(gone)
         return running
@@ -126,6 +133,8 @@ class Machine:
             for server in self.listeners.values():
                 server.close()
             self.listeners.clear()
+            for writer in list(self.connections):
+                writer.close()
 
     def _line(self, running: Running) -> list[int]:
         """A process and those it comes from."""

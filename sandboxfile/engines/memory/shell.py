@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import re
-import signal as signals
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from sandboxfile.engines.memory import syntax
 from sandboxfile.engines.memory.machine import Process, Running
+from sandboxfile.engines.memory.shellbuiltins import BUILTINS, Break, Continue, Leave, Streams
 from sandboxfile.engines.memory.streams import Collected, Discard, Given, IntoFile, Pipe, Sink, Source, Zeros
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9?$!#@*]", re.ASCII)
 _BLANKS = re.compile(r"[ \t\n]+")
-
-
-class _Exit(Exception):
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-class _Break(Exception):
-    pass
-
-
-class _Continue(Exception):
-    pass
-
-
-@dataclass
-class Streams:
-    """Where a command reads and writes."""
-
-    stdin: Source
-    stdout: Sink
-    stderr: Sink
 
 
 async def shell(process: Process) -> int:
@@ -48,7 +25,9 @@ async def shell(process: Process) -> int:
             return await process.complain("-c: a command is needed")
         text, arguments = words[0], words[1:] or [process.argv[0]]
     elif words:
-        text = process.files.read(words[0], cwd=process.cwd, who=process.who).decode("utf-8", "surrogateescape")
+        text = process.files.read(words[0], cwd=process.cwd, who=process.who).decode(
+            "utf-8", "surrogateescape"
+        )
         arguments = words
     else:
         text, arguments = (await process.read_all()).decode("utf-8", "surrogateescape"), ["sh"]
@@ -81,11 +60,11 @@ class Shell:
     async def _script_code(self, script: syntax.Script, streams: Streams) -> int:
         try:
             await self._script(script, streams)
-        except _Exit as leaving:
+        except Leave as leaving:
             return leaving.code
         except syntax.ShellSyntaxError as error:
             return await _refused(error, streams)
-        except (_Break, _Continue):
+        except (Break, Continue):
             pass
         return self.status
 
@@ -109,7 +88,7 @@ class Shell:
             finally:
                 self._lenient -= number < last or pipeline.negated
             if number == last and self.status and self.errexit and not self._lenient and not pipeline.negated:
-                raise _Exit(self.status)
+                raise Leave(self.status)
 
     async def _pipeline(self, pipeline: syntax.Pipeline, streams: Streams) -> None:
         if len(pipeline.commands) == 1:
@@ -151,7 +130,9 @@ class Shell:
         main_pid = self.main or self.process.pid
 
         async def main(process: Process) -> int:
-            copy = replace(self, process=process, variables=dict(self.variables), background=[], main=main_pid)
+            copy = replace(
+                self, process=process, variables=dict(self.variables), background=[], main=main_pid
+            )
             try:
                 return await copy._script_code(script, streams)
             finally:
@@ -169,7 +150,7 @@ class Shell:
             await streams.stderr.write(f"sh: {error.filename}: {error.strerror}\n".encode())
             self.status = 2
             if self.errexit and not self._lenient:
-                raise _Exit(2) from None
+                raise Leave(2) from None
             return
         if isinstance(command, syntax.Simple):
             await self._simple(command, streams)
@@ -207,9 +188,9 @@ class Shell:
         while await self._holds(command.condition, streams) != command.negated:
             try:
                 await self._script(command.body, streams)
-            except _Continue:
+            except Continue:
                 pass
-            except _Break:
+            except Break:
                 break
             code = self.status
         self.status = code
@@ -220,9 +201,9 @@ class Shell:
             self.variables[command.name] = value
             try:
                 await self._script(command.body, streams)
-            except _Continue:
+            except Continue:
                 continue
-            except _Break:
+            except Break:
                 break
 
     async def _simple(self, command: syntax.Simple, streams: Streams) -> None:
@@ -237,7 +218,7 @@ class Shell:
             if not any("$(" in raw for raw in command.assignments):
                 self.status = 0
             return
-        builtin = _BUILTINS.get(words[0])
+        builtin = BUILTINS.get(words[0])
         if builtin is not None:
             self.status = await builtin(self, words, streams)
             return
@@ -268,7 +249,10 @@ class Shell:
                 sink = streams.stderr if target == "2" else streams.stdout
             else:
                 sink = self._into(target, append=redirect.operator == ">>")
-            streams = replace(streams, **{"stderr" if redirect.descriptor == 2 else "stdout": sink})
+            if redirect.descriptor == 2:
+                streams = replace(streams, stderr=sink)
+            else:
+                streams = replace(streams, stdout=sink)
         return streams
 
     def _open(self, path: str) -> Source:
@@ -339,14 +323,15 @@ class Shell:
         if raw.startswith("${", at):
             end = raw.index("}", at)
             name, mark, default = raw[at + 2 : end].partition(":-")
-            value = self._value(name)
+            value = self.value(name)
             return (default if mark and not value else value), end + 1
         found = _NAME.match(raw, at + 1)
         if found is None:
             return "$", at + 1
-        return self._value(found[0]), found.end()
+        return self.value(found[0]), found.end()
 
-    def _value(self, name: str) -> str:
+    def value(self, name: str) -> str:
+        """A variable or a special parameter; empty when it is not set."""
         special = {
             "?": lambda: str(self.status),
             "$": lambda: str(self.main or self.process.pid),
@@ -369,102 +354,3 @@ async def _refused(error: syntax.ShellSyntaxError, streams: Streams) -> int:
 
 def _single(command: syntax.Node) -> syntax.Script:
     return syntax.Script((syntax.AndOr((("", syntax.Pipeline((command,), False)),), False),))
-
-
-async def _colon(shell: Shell, words: list[str], streams: Streams) -> int:
-    return 0
-
-
-async def _cd(shell: Shell, words: list[str], streams: Streams) -> int:
-    target = words[1] if len(words) > 1 else shell.process.env.get("HOME", "/")
-    files = shell.process.files
-    if not files.exists(target, cwd=shell.process.cwd) or not files.stat(target, cwd=shell.process.cwd).is_dir:
-        await streams.stderr.write(f"sh: cd: can't cd to {target}\n".encode())
-        return 2
-    shell.process.cwd = files.resolve(target, cwd=shell.process.cwd)
-    return 0
-
-
-async def _exit(shell: Shell, words: list[str], streams: Streams) -> int:
-    raise _Exit(int(words[1]) & 255 if len(words) > 1 else shell.status)
-
-
-async def _export(shell: Shell, words: list[str], streams: Streams) -> int:
-    for word in words[1:]:
-        name, mark, value = word.partition("=")
-        shell.process.env[name] = value if mark else shell.variables.get(name, shell._value(name))
-        shell.variables.pop(name, None)
-    return 0
-
-
-async def _unset(shell: Shell, words: list[str], streams: Streams) -> int:
-    for name in words[1:]:
-        shell.variables.pop(name, None)
-        shell.process.env.pop(name, None)
-    return 0
-
-
-async def _set(shell: Shell, words: list[str], streams: Streams) -> int:
-    for word in words[1:]:
-        if "e" in word[1:]:
-            shell.errexit = word.startswith("-")
-    return 0
-
-
-async def _umask(shell: Shell, words: list[str], streams: Streams) -> int:
-    if len(words) > 1:
-        shell.process.umask = int(words[1], 8)
-    else:
-        await streams.stdout.write(f"{shell.process.umask:04o}\n".encode())
-    return 0
-
-
-async def _wait(shell: Shell, words: list[str], streams: Streams) -> int:
-    wanted = [int(word) for word in words[1:]]
-    code = 0
-    for running in list(shell.background):
-        if not wanted or running.process.pid in wanted:
-            code = await running.wait()
-    return code if wanted else 0
-
-
-async def _kill(shell: Shell, words: list[str], streams: Streams) -> int:
-    number = int(signals.SIGTERM)
-    targets = words[1:]
-    if targets and targets[0].startswith("-"):
-        name = targets.pop(0)[1:]
-        if name == "s":
-            name = targets.pop(0)
-        number = int(name) if name.isdecimal() else int(signals.Signals[f"SIG{name.removeprefix('SIG')}"])
-    for target in targets:
-        if not shell.process.machine.kill(int(target), number):
-            await streams.stderr.write(b"sh: kill: No such process\n")
-            return 1
-    # A signal that a shell sends to itself ends it here and now.
-    if number and str(shell.process.pid) in targets:
-        await Pipe().read()
-    return 0
-
-
-async def _break(shell: Shell, words: list[str], streams: Streams) -> int:
-    raise _Break
-
-
-async def _continue(shell: Shell, words: list[str], streams: Streams) -> int:
-    raise _Continue
-
-
-_Builtin = Callable[[Shell, list[str], Streams], Awaitable[int]]
-_BUILTINS: dict[str, _Builtin] = {
-    ":": _colon,
-    "break": _break,
-    "cd": _cd,
-    "continue": _continue,
-    "exit": _exit,
-    "export": _export,
-    "kill": _kill,
-    "set": _set,
-    "umask": _umask,
-    "unset": _unset,
-    "wait": _wait,
-}

@@ -136,10 +136,16 @@ class Pipe:
 
 
 class Descriptor:
-    """A descriptor of this process, which stays the caller's. -1 stands for nothing."""
+    """A copy of a descriptor of the caller, who may close the own one at once. -1 stands for nothing."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self._number = os.dup(number) if number >= 0 else -1
+
+    def close(self) -> None:
+        """Close the copy."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
 
     async def write(self, data: bytes) -> None:
         """Write all of the bytes."""
@@ -161,7 +167,7 @@ class Descriptor:
         # A copy, so that two that wait for the same descriptor do not take each other's place.
         copy = os.dup(self._number)
         try:
-            loop.add_reader(copy, lambda: ready.done() or ready.set_result(None))
+            loop.add_reader(copy, _settle, ready)
             await ready
         except PermissionError:
             # Not something that can be waited for (/dev/null): it never blocks.
@@ -169,3 +175,8 @@ class Descriptor:
         finally:
             loop.remove_reader(copy)
             os.close(copy)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

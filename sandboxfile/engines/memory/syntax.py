@@ -11,7 +11,26 @@ import re
 from dataclasses import dataclass, field
 
 _OPERATORS = ("&&", "||", ";;", "<<", ">>", ">&", "<&", ";", "&", "|", "(", ")", "<", ">", "\n")
-_RESERVED = frozenset("if then elif else fi while until for in do done { } ! case esac".split())
+_RESERVED = frozenset(
+    [
+        "if",
+        "then",
+        "elif",
+        "else",
+        "fi",
+        "while",
+        "until",
+        "for",
+        "in",
+        "do",
+        "done",
+        "{",
+        "}",
+        "!",
+        "case",
+        "esac",
+    ]
+)
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 
 

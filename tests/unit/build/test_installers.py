@@ -20,7 +20,11 @@ def test_the_colon_of_an_epoch_does_not_reach_a_file_name() -> None:
 
 
 def test_removals_come_first_then_unpacking_then_configuring() -> None:
-    assert [c[5] for c in apt_commands(apt(remove=("exim4:amd64",)))] == ["--purge", "--unpack", "--configure"]
+    assert [c[5] for c in apt_commands(apt(remove=("exim4:amd64",)))] == [
+        "--purge",
+        "--unpack",
+        "--configure",
+    ]
     assert [c[5] for c in apt_commands(apt())] == ["--unpack", "--configure"]
     assert [c[5] for c in apt_commands(apt(install=(), remove=("x:all",)))] == ["--purge", "--configure"]
 

@@ -4,7 +4,6 @@ import base64
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sandboxfile.build.redact import MASK, Redactor
 
 

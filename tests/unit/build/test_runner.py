@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from sandboxfile.build.runner import Log, how_it_ended
 from sandboxfile.core.event import Event, NullReporter, TaskOutput
 from sandboxfile.engine.base import Completed

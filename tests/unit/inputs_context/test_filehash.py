@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from sandboxfile.inputs.context import scan
 from sandboxfile.inputs.filehash import FileHasher, FileKey, NotAFileError
 from sandboxfile.spec.model import FileRequest
@@ -66,7 +65,9 @@ def test_a_time_in_the_future_is_not_believed(settled: Path) -> None:
     assert cache == {}
 
 
-def test_a_change_of_same_size_with_its_time_put_back_is_seen(settled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_same_size_with_its_time_put_back_is_seen(
+    settled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = Remembered()
     before, _ = FileHasher(cache).digest(settled)
     status = settled.stat()

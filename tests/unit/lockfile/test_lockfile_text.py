@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from packaging.pylock import Pylock
-
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import LockFormatError
 from sandboxfile.spec.lock import (
@@ -81,7 +80,14 @@ def example() -> Lockfile:
         PipTransition(("rich>=13",), "3.13.5", (wheel("rich"), wheel("pygments"))),
     )
     built = WheelRow(
-        "docopt", "0.6.2", "docopt-0.6.2-py2.py3-none-any.whl", SHA, 9, "https://index.example/docopt-0.6.2.tar.gz", True, SHA
+        "docopt",
+        "0.6.2",
+        "docopt-0.6.2-py2.py3-none-any.whl",
+        SHA,
+        9,
+        "https://index.example/docopt-0.6.2.tar.gz",
+        True,
+        SHA,
     )
     return with_group(lock, None, PipTransition(("docopt",), "3.13.5", (built,)))
 
@@ -112,7 +118,9 @@ def test_there_is_one_package_a_line() -> None:
 def test_updating_a_package_changes_its_line_and_what_names_the_history() -> None:
     lock = example()
     group = lock.groups[-1]
-    newer = replace(lock, groups=(lock.groups[0], replace(group, pip=replace(group.pip, rows=(wheel("docopt"),)))))
+    newer = replace(
+        lock, groups=(lock.groups[0], replace(group, pip=replace(group.pip, rows=(wheel("docopt"),))))
+    )
     before, after = dump(lock).splitlines(), dump(newer).splitlines()
     assert len(before) == len(after)
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
@@ -236,7 +244,9 @@ def test_a_lock_of_a_newer_version_says_so_before_anything_else() -> None:
     assert caught.value.span.line == 1
 
 
-@pytest.mark.parametrize("text", ["", "version = 1", "version = 1\nbase = 3", "version = 1\n[base]", "a = " + "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["", "version = 1", "version = 1\nbase = 3", "version = 1\n[base]", "a = " + "[" * 9999]
+)
 def test_what_is_no_lock_is_refused(text: str) -> None:
     with pytest.raises(LockFormatError) as caught:
         load(text)

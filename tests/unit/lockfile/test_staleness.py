@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from sandboxfile.core.digest import Digest
 from sandboxfile.spec.lock import (
     AptTransition,
@@ -23,11 +22,11 @@ SHA = "ab" * 32
 
 
 def lock_of(*groups: tuple[AptTransition | None, PipTransition | None]) -> Lockfile:
-    lock = Lockfile(LockedBase("debian:trixie", "debian", "amd64", 1, suite="trixie"), inputs={"key.asc": SHA})
+    lock = Lockfile(
+        LockedBase("debian:trixie", "debian", "amd64", 1, suite="trixie"), inputs={"key.asc": SHA}
+    )
     for apt, pip in groups:
-        lock = replace(
-            lock, groups=(*lock.groups, Group(history_digest(lock.base, lock.groups), apt, pip))
-        )
+        lock = replace(lock, groups=(*lock.groups, Group(history_digest(lock.base, lock.groups), apt, pip)))
     return lock
 
 
@@ -47,7 +46,13 @@ def test_the_same_requests_in_any_order_are_no_difference() -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "what", "name", "text"),
     [
-        ({"pip": {"requests", "rich>=13", "numpy", "flask"}}, "added", "pip", "flask", "pip: flask was added"),
+        (
+            {"pip": {"requests", "rich>=13", "numpy", "flask"}},
+            "added",
+            "pip",
+            "flask",
+            "pip: flask was added",
+        ),
         ({"pip": {"requests", "numpy"}}, "removed", "pip", "rich", "pip: rich>=13 was removed"),
         ({"apt": {"jq=1.7", "curl"}}, "changed", "apt", "jq", "apt: jq was changed to jq=1.7"),
         (
@@ -57,14 +62,22 @@ def test_the_same_requests_in_any_order_are_no_difference() -> None:
             "debian:bookworm",
             "base: debian:trixie was changed to debian:bookworm",
         ),
-        ({"apt_options": {"recommends": "true"}}, "added", "apt-option", "recommends", "apt: recommends was added"),
+        (
+            {"apt_options": {"recommends": "true"}},
+            "added",
+            "apt-option",
+            "recommends",
+            "apt: recommends was added",
+        ),
         ({"pip_options": {"venv": "/v"}}, "added", "pip-option", "venv", "pip: venv was added"),
         ({"recipes": {"web": SHA}}, "added", "recipe", "web", "recipe: web was added"),
         ({"inputs": {}}, "removed", "input", "key.asc", "input: key.asc was removed"),
         ({"inputs": {"key.asc": "cd" * 32}}, "changed", "input", "key.asc", "input: key.asc was changed"),
     ],
 )
-def test_each_difference_is_named(change: dict[str, object], kind: str, what: str, name: str, text: str) -> None:
+def test_each_difference_is_named(
+    change: dict[str, object], kind: str, what: str, name: str, text: str
+) -> None:
     fields = {key: frozenset(value) if isinstance(value, set) else value for key, value in change.items()}
     wanted = replace(LOCK.requests(), **fields)  # type: ignore[arg-type]
     (difference,) = differences(LOCK, wanted)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_a_layer_used_lately_stays() -> None:
 
 def test_while_a_client_is_at_work_what_was_just_used_stays() -> None:
     lately = {**LAYERS, **dict([layer("b", "a", used=NOW - 60)])}
-    assert removed(Survey(layers=lately, used=Used(1)), keep_days=0) == "cd"
+    assert removed(Survey(layers=lately, busy=True), keep_days=0) == "cd"
 
 
 def test_the_stack_of_a_kept_workspace_stays_while_debug_can_open_it() -> None:
@@ -169,11 +170,11 @@ def test_what_a_killed_client_held_is_free(store: Store, commit_layer: CommitLay
 
 
 def test_leftovers_of_dead_clients_go(store: Store) -> None:
+    (store.staging / "stage-1").mkdir()
     alive, dead = own_new(store.workspaces / "alive"), own_new(store.workspaces / "dead")
     (store.workspaces / "dead" / "upper").write_bytes(b"12345")
     dead.release()
     (store.blobs.incoming / "1-dead").write_bytes(b"123")
-    (store.staging / "stage-1").mkdir()
     (store.snapshots / "half-0123456789abcdef.json").write_text("{}")
     with store.blobs.writer() as writer:
         writer.write(b"1234567")
@@ -186,6 +187,28 @@ def test_leftovers_of_dead_clients_go(store: Store) -> None:
     assert os.listdir(store.snapshots) == []
     assert store.blobs.has(writer.sha256)
     alive.release()
+
+
+def test_staged_files_stay_while_anybody_is_at_work(store: Store, clock: Clock) -> None:
+    clock.now = time.time()
+    (store.staging / "stage-1").mkdir()
+    with store.locks.lock("lock-of-a-file"):
+        assert sweep(store).garbage.staging == ()
+    with store.in_use():
+        assert sweep(store).garbage.staging == ()
+    store.uses.close()
+    assert sweep(store).garbage.staging == ("stage-1",)
+
+
+def test_a_layer_whose_document_is_damaged_goes_and_is_then_absent(
+    store: Store, commit_layer: CommitLayer, make_snapshot: MakeSnapshot, clock: Clock
+) -> None:
+    made = commit_layer("made")
+    store.index.publish(make_snapshot("web", made.key))
+    (store.layer_dir(made.key) / "layer.json").write_text("{")
+    clock.now = time.time() + 2 * GRACE
+    sweep(store)
+    assert store.index.layers_present([made.key]) == frozenset()
 
 
 def test_the_engine_may_delete_what_was_taken_out(store: Store, commit_layer: CommitLayer) -> None:

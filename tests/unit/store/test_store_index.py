@@ -126,17 +126,15 @@ def test_publishing_again_renews_what_is_no_identity(
     assert (found.config, found.created) == ({"labels": {"a": "b"}}, snapshot.created)
 
 
-def test_a_removed_snapshot_is_gone_with_its_memo_and_head(
+def test_a_removed_snapshot_is_gone_with_its_head(
     store: Store, commit_layer: CommitLayer, make_snapshot: MakeSnapshot
 ) -> None:
     layer = commit_layer("made")
     snapshot = make_snapshot("web", layer.key)
     store.index.publish(snapshot)
-    store.index.remember_memo(CHECK, snapshot.slug)
     store.index.set_head(Head("e", snapshot.slug, {"run-1": layer.key}, {}))
     store.index.remove_snapshot(snapshot.slug)
     assert store.index.snapshots() == ()
-    assert store.index.memo(CHECK) is None
     assert store.index.head("e") is None
     assert not (store.snapshots / f"{snapshot.slug}.json").exists()
     with pytest.raises(NoSuchSnapshot):
@@ -155,10 +153,10 @@ def test_heads_and_failures_are_kept_by_environment(store: Store, clock: Clock) 
     head = Head("e", None, {"base": CHECK}, {"base": {"suite": "trixie"}}, updated=5.0)
     failure = Failure("e", "w-1", "run-1", {"argv": ["false"]}, created=6.0)
     store.index.set_head(head)
-    store.index.record_failure(failure)
+    store.index.set_failure(failure)
     assert (store.index.head("e"), store.index.head("f")) == (head, None)
     assert (store.index.failure("e"), store.index.failure("f")) == (failure, None)
-    store.index.forget_failure("e")
+    store.index.clear_failure("e")
     assert store.index.failure("e") is None
 
 
@@ -239,9 +237,9 @@ def test_an_index_of_a_newer_version_is_refused_and_left_alone(home: Path, store
 
 
 def test_an_older_index_is_migrated_with_its_content(home: Path, store: Store) -> None:
-    store.index.remember_memo(CHECK, "slug")
+    store.index.keep_document("kind", "key", "content")
     store.close()
-    newer = (*MIGRATIONS, ("ALTER TABLE memos ADD COLUMN note TEXT NOT NULL DEFAULT 'new'",))
+    newer = (*MIGRATIONS, ("ALTER TABLE documents ADD COLUMN note TEXT NOT NULL DEFAULT 'new'",))
     database = Database(
         home / "index.sqlite",
         guard=lambda: store.locks.lock("index"),
@@ -249,9 +247,11 @@ def test_an_older_index_is_migrated_with_its_content(home: Path, store: Store) -
         migrations=newer,
     )
     try:
-        row = database.read(lambda connection: connection.execute("SELECT slug, note FROM memos").fetchone())
-        assert row == ("slug", "new")
+        row = database.read(
+            lambda connection: connection.execute("SELECT content, note FROM documents").fetchone()
+        )
+        assert row == ('"content"', "new")
     finally:
         database.close()
     with pytest.raises(StoreError, match="newer version"):
-        store.index.memo(CHECK)
+        store.index.document("kind", "key")

@@ -80,7 +80,7 @@ def test_many_processes_may_make_one_store_at_once(home: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from sandboxfile.store.store import Store\n"
         "sys.stdin.read()\n"
-        "with Store.open(Path(sys.argv[1])) as store: store.index.remember_memo(sys.argv[2], 'x')\n"
+        "with Store.open(Path(sys.argv[1])) as store: store.index.keep_document('kind', sys.argv[2], 1)\n"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(home), str(n)], stdin=subprocess.PIPE)
@@ -91,7 +91,7 @@ def test_many_processes_may_make_one_store_at_once(home: Path) -> None:
         process.stdin.close()
     assert [process.wait() for process in processes] == [0] * 6
     with Store.open(home) as store:
-        assert [store.index.memo(Digest(str(n))) for n in range(6)] == ["x"] * 6
+        assert store.index.documents("kind", map(str, range(6))) == {str(n): 1 for n in range(6)}
         assert store.notices == ()
 
 

@@ -58,5 +58,3 @@ def block(context: Context) -> list[str]:
             if ":" not in network:
                 raise
     return blocked
-
-

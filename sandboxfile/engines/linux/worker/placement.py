@@ -129,7 +129,9 @@ class _Placing:
                 raise TaskFailed(f"{path}: {error.strerror} in the layers below", kind="BuildError") from None
             try:
                 if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                    raise TaskFailed(f"{prefix} is a file in the layers below, not a directory", kind="BuildError")
+                    raise TaskFailed(
+                        f"{prefix} is a file in the layers below, not a directory", kind="BuildError"
+                    )
                 inside = _path_of(descriptor, self.below)
             finally:
                 os.close(descriptor)

@@ -46,7 +46,9 @@ def _place_one(
     try:
         parent = open_parent(root, directory, implied)
     except NotADirectoryError:
-        raise TaskFailed(f"{directory} is not a directory, {name} cannot be put there", kind="BuildError") from None
+        raise TaskFailed(
+            f"{directory} is not a directory, {name} cannot be put there", kind="BuildError"
+        ) from None
     try:
         if entry["type"] == "dir":
             _make_directory(root, parent, name, entry, owner)
@@ -69,7 +71,9 @@ def _make_directory(root: int, parent: int, name: str, entry: dict[str, Any], ow
     try:
         made = open_in_root(root, entry["path"], os.O_RDONLY | os.O_DIRECTORY)
     except NotADirectoryError:
-        raise TaskFailed(f"{entry['path']} is a file, and a directory is to be put there", kind="BuildError") from None
+        raise TaskFailed(
+            f"{entry['path']} is a file, and a directory is to be put there", kind="BuildError"
+        ) from None
     try:
         os.fchown(made, *owner)
         os.fchmod(made, entry["mode"])
@@ -86,7 +90,9 @@ def _make_way(parent: int, name: str, path: str) -> None:
         raise TaskFailed(f"{path} is a directory, and a file is to be put there", kind="BuildError") from None
 
 
-def _write_file(parent: int, name: str, entry: dict[str, Any], owner: tuple[int, int], stream: BinaryIO) -> None:
+def _write_file(
+    parent: int, name: str, entry: dict[str, Any], owner: tuple[int, int], stream: BinaryIO
+) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     digest = hashlib.sha256()
     with open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file:
@@ -215,7 +221,9 @@ def _flatten(directory: int, child: int) -> None:
     with os.scandir(child) as listing:
         names = [entry.name for entry in listing]
     for number, name in enumerate(names):
-        os.rename(name, f".sandboxfile-{number}-{os.fstat(child).st_ino}", src_dir_fd=child, dst_dir_fd=directory)
+        os.rename(
+            name, f".sandboxfile-{number}-{os.fstat(child).st_ino}", src_dir_fd=child, dst_dir_fd=directory
+        )
 
 
 def _text(root: int, path: str) -> str:

@@ -107,7 +107,9 @@ def _hard_link(root: int, parent: int, name: str, member: tarfile.TarInfo) -> No
     try:
         above = open_in_root(root, directory, os.O_PATH | os.O_DIRECTORY)
     except OSError:
-        raise TaskFailed(f"{member.name} links to {member.linkname}, which is not there", kind="BuildError") from None
+        raise TaskFailed(
+            f"{member.name} links to {member.linkname}, which is not there", kind="BuildError"
+        ) from None
     try:
         os.link(target, name, src_dir_fd=above, dst_dir_fd=parent, follow_symlinks=False)
     finally:
@@ -115,7 +117,9 @@ def _hard_link(root: int, parent: int, name: str, member: tarfile.TarInfo) -> No
 
 
 def _set_xattrs(parent: int, name: str, member: tarfile.TarInfo) -> None:
-    values = {key[len(_XATTR) :]: value for key, value in member.pax_headers.items() if key.startswith(_XATTR)}
+    values = {
+        key[len(_XATTR) :]: value for key, value in member.pax_headers.items() if key.startswith(_XATTR)
+    }
     if not values or not member.isreg():
         return
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

@@ -1,0 +1,242 @@
+"""The linux engine: overlayfs layers in the user's store, sandboxes by an OCI runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from sandboxfile.core.layer import DebianBase, LayerKey, RootfsBase
+from sandboxfile.engine.base import Capability, Limits, Output, Stack
+from sandboxfile.engines.linux.helper_client import HelperClient
+from sandboxfile.engines.linux.idmap import IdMap, load_ids
+from sandboxfile.engines.linux.layers import Layers, Owned, is_abandoned
+from sandboxfile.engines.linux.network import Networks, check_mode
+from sandboxfile.engines.linux.runtime import Runtime
+from sandboxfile.engines.linux.sandbox import LinuxSandbox
+from sandboxfile.engines.linux.stack import Stacks
+from sandboxfile.engines.linux.work import work
+from sandboxfile.engines.linux.workspace import LinuxWorkspace
+from sandboxfile.errors import EngineError
+
+
+class LinuxEngine:
+    """Builds layers and runs sandboxes on this machine, as root or as an ordinary user.
+
+    home:    the store's directory
+    runtime: an OCI runtime's name or path; None is crun, else runc
+    host_ca: a bundle of certificates that commands with network are given, None for none
+    """
+
+    name = "linux"
+    capabilities = frozenset(
+        {
+            Capability.BOOTSTRAP_DEBIAN,
+            Capability.ROOTFS_TAR,
+            Capability.MOUNTS,
+            Capability.TTY,
+            Capability.NETWORK_FULL,
+            Capability.EXPOSE_PORT,
+            Capability.KEEP_WORKSPACE,
+            Capability.DIFF_ID,
+        }
+    )
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        runtime: str | None = None,
+        host_ca: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.layers = Layers(home.absolute())
+        self._wanted_runtime = runtime
+        self._host_ca = host_ca
+        self._environ = environ
+        self._workspaces: set[LinuxWorkspace] = set()
+        self._sandboxes: set[LinuxSandbox] = set()
+        self._removed: set[LayerKey] = set()
+
+    @cached_property
+    def ids(self) -> IdMap:
+        """The store's mapping of ids."""
+        self.layers.make()
+        return load_ids(self.layers.home)
+
+    @cached_property
+    def helper(self) -> HelperClient:
+        """The helper; it starts when it is first asked for something."""
+        return HelperClient(self.layers.home, self.ids)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The OCI runtime."""
+        return Runtime(self.helper, self._wanted_runtime)
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """From keys to directories."""
+        return Stacks(self.layers, self.helper)
+
+    @cached_property
+    def network(self) -> Networks:
+        """Networks of build steps and sandboxes."""
+        return Networks(self.helper, self._host_ca, self._environ)
+
+    async def have(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
+        """Which of the keys are committed here."""
+        return frozenset(key for key in keys if self.layers.has(key))
+
+    async def prepare(self, stack: Stack) -> LinuxWorkspace:
+        """A workspace on top of a stack."""
+        await self.helper.start()
+        lowers = await self.stacks.lowers(await self.stacks.directories(stack), writable=True)
+        owned = Owned(self.layers.workspaces)
+        workspace = LinuxWorkspace(self, owned.path, stack, lowers, owned)
+        self._workspaces.add(workspace)
+        try:
+            await workspace.begin()
+        except BaseException:
+            await workspace.abort()
+            raise
+        return workspace
+
+    async def bootstrap(
+        self, base: DebianBase, packages: Mapping[str, Path], output: Output
+    ) -> LinuxWorkspace:
+        """A workspace that holds a Debian base of exactly these packages."""
+        from sandboxfile.engines.linux.bootstrap import bootstrap_debian
+
+        workspace = await self.prepare(())
+        try:
+            await bootstrap_debian(self.helper, workspace, base, packages, output)
+        except BaseException:
+            await workspace.abort()
+            raise
+        return workspace
+
+    async def unpack(self, base: RootfsBase, archive: Path, output: Output) -> LinuxWorkspace:
+        """A workspace that holds a root filesystem tar's content."""
+        workspace = await self.prepare(())
+        try:
+            descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                dirs = {"root": workspace.upper}
+                result = await work(self.helper, "unpack", {}, dirs, descriptors=(descriptor,))
+            finally:
+                os.close(descriptor)
+            output("stdout", f"{result['members']} entries unpacked\n".encode())
+        except BaseException:
+            await workspace.abort()
+            raise
+        return workspace
+
+    async def reopen(self, workspace: str) -> LinuxWorkspace:
+        """A kept workspace."""
+        path, state = self._kept(workspace)
+        await self.helper.start()
+        stack = tuple(state["stack"])
+        lowers = await self.stacks.lowers(await self.stacks.directories(stack), writable=True)
+        opened = LinuxWorkspace(self, path, stack, lowers, None)
+        opened.resume(state)
+        self._workspaces.add(opened)
+        return opened
+
+    async def start(
+        self,
+        stack: Stack,
+        *,
+        limits: Limits | None = None,
+        network: str = "none",
+        workspace: str | None = None,
+    ) -> LinuxSandbox:
+        """Boot a sandbox."""
+        check_mode(network)
+        await self.helper.start()
+        directories = await self.stacks.directories(stack)
+        if workspace is not None:
+            path, _ = self._kept(workspace)
+            directories = [*directories, str(path / "layer" / "fs")]
+        if not directories:
+            raise EngineError("a sandbox needs at least one layer")
+        lowers = await self.stacks.lowers(directories, writable=True)
+        sandbox = LinuxSandbox(self, tuple(stack), lowers, limits or Limits(), network)
+        self._sandboxes.add(sandbox)
+        try:
+            await sandbox.boot()
+        except BaseException:
+            await sandbox.close()
+            raise
+        return sandbox
+
+    async def remove(self, keys: Sequence[LayerKey]) -> None:
+        """Drop committed layers; those a sandbox or workspace of this client uses go when it ends."""
+        self._removed.update(key for key in keys if self.layers.has(key))
+        await self._remove_unused()
+
+    async def delete_tree(self, path: Path) -> None:
+        """Delete a directory of the store whatever ids its content belongs to."""
+        name = self.layers.to_trash(path)
+        if name:
+            await self.empty_trash([name])
+
+    async def sweep(self) -> None:
+        """Delete what clients that are gone have left behind: workspaces, half-made placements, trash."""
+        self.layers.make()
+        abandoned = [path for path in self.layers.workspaces.iterdir() if is_abandoned(path)]
+        half_made = [path for path in self.layers.placements.glob(".*") if path.is_dir()]
+        for path in [*abandoned, *half_made]:
+            self.layers.to_trash(path)
+        names = [path.name for path in self.layers.trash.iterdir()]
+        if names:
+            await self.empty_trash(names)
+
+    async def empty_trash(self, names: Sequence[str]) -> None:
+        """Delete things in the trash."""
+        await work(
+            self.helper, "delete", {"names": list(names)}, {"parent": str(self.layers.trash)}, mapped=False
+        )
+
+    def forget(self, held: LinuxWorkspace | LinuxSandbox) -> None:
+        """Told by a workspace or sandbox when it has ended."""
+        self._workspaces.discard(held)  # type: ignore[arg-type]
+        self._sandboxes.discard(held)  # type: ignore[arg-type]
+
+    async def after(self, held: LinuxSandbox) -> None:
+        """Told by a sandbox when its layers are free."""
+        self.forget(held)
+        await self._remove_unused()
+
+    async def _remove_unused(self) -> None:
+        used = {key for each in (*self._sandboxes, *self._workspaces) for key in each.stack}
+        free = self._removed - used
+        if not free:
+            return
+        self._removed -= free
+        paths = [self.layers.directory(key) for key in free] + self.stacks.forget(tuple(free))
+        names = [name for path in paths if (name := self.layers.to_trash(path))]
+        if names:
+            await self.empty_trash(names)
+
+    def _kept(self, workspace: str) -> tuple[Path, Mapping[str, object]]:
+        path = self.layers.kept / workspace
+        try:
+            if os.path.basename(workspace) != workspace:
+                raise FileNotFoundError(workspace)
+            return path, json.loads((path / "state.json").read_bytes())
+        except (OSError, ValueError):
+            raise EngineError(
+                f"the kept workspace {workspace} is gone", hint="build again to get a new one"
+            ) from None
+
+    async def close(self) -> None:
+        """End every sandbox and release everything this client holds. May be called twice."""
+        for sandbox in tuple(self._sandboxes):
+            await sandbox.close()
+        for workspace in tuple(self._workspaces):
+            await workspace.abort(keep=workspace.is_kept)
+        if "helper" in self.__dict__:
+            await self.helper.close()

@@ -1,0 +1,131 @@
+"""From a stack of layer keys to the directories an overlay is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandboxfile.core.layer import LayerKey
+from sandboxfile.engine.base import Stack
+from sandboxfile.engines.linux.helper_client import HelperClient, OperationFailed
+from sandboxfile.engines.linux.layers import Layers, placement_name, write_json
+from sandboxfile.engines.linux.operations import MakeDirectory, OverlayMount, Unmount
+from sandboxfile.engines.linux.work import work
+from sandboxfile.errors import EngineError
+
+MOST_LAYERS = 400
+_EMPTY = "empty"
+
+
+class Stacks:
+    """Finds the directories of stacks, and places detached layers where they need it (see
+    `worker.placement`). Placements are kept in the store, so each is made once."""
+
+    def __init__(self, layers: Layers, helper: HelperClient) -> None:
+        self._layers = layers
+        self._helper = helper
+        self._placed: dict[str, str] = {}
+
+    async def directories(self, stack: Stack) -> list[str]:
+        """The directories of a stack, lowest first. Raises EngineError for a layer that is not here."""
+        if len(stack) > MOST_LAYERS:
+            raise EngineError(
+                f"the stack has {len(stack)} layers, and {MOST_LAYERS} can be mounted",
+                hint="sandboxfile lock --squash",
+            )
+        found: list[str] = []
+        for number, key in enumerate(stack):
+            sealed = self._layers.sealed(key)
+            directory = str(self._layers.directory(key) / "fs")
+            if sealed.implied is not None and found:
+                directory = await self._placed_directory(key, stack[:number], found, sealed.implied)
+            found.append(directory)
+        return found
+
+    async def _placed_directory(
+        self, key: LayerKey, below_keys: Sequence[LayerKey], below: list[str], implied: tuple[str, ...]
+    ) -> str:
+        name = placement_name(key, below_keys)
+        known = self._placed.get(name)
+        if known:
+            return known
+        place = self._layers.placements / name
+        record = place / "placement.json"
+        source = str(self._layers.directory(key) / "fs")
+        if not record.exists():
+            await self._place(key, below_keys, below, implied, source, place)
+        direct = json.loads(record.read_bytes())["direct"]
+        self._placed[name] = source if direct else str(place / "fs")
+        return self._placed[name]
+
+    async def _place(
+        self,
+        key: LayerKey,
+        below_keys: Sequence[LayerKey],
+        below: list[str],
+        implied: tuple[str, ...],
+        source: str,
+        place: Path,
+    ) -> None:
+        view = f"{await self._base()}/views/{secrets.token_hex(8)}"
+        await self._helper.do(OverlayMount(view, await self.lowers(below)))
+        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+        beside.mkdir(mode=0o700)
+        try:
+            dirs = {"below": view, "source": source}
+            args = {"implied": list(implied)}
+            direct = await work(self._helper, "agree", args, dirs)
+            if not direct:
+                target = str(beside / "fs")
+                await self._helper.do(MakeDirectory(target, 0o755, guest=True))
+                await work(self._helper, "materialise", args, dirs | {"target": target})
+            record = {"layer": key, "below": list(below_keys), "direct": direct}
+            write_json(beside / "placement.json", record)
+            try:
+                os.rename(beside, place)
+            except OSError:
+                # Somebody else placed it meanwhile.
+                await self._discard(beside)
+        except BaseException:
+            await self._discard(beside)
+            raise
+        finally:
+            await self._helper.do(Unmount(view))
+
+    async def _discard(self, path: Path) -> None:
+        await work(self._helper, "delete", {"names": [path.name]}, {"parent": str(path.parent)}, mapped=False)
+
+    async def lowers(self, directories: Sequence[str], *, writable: bool = False) -> list[str]:
+        """The lower directories of an overlay, topmost first; filled up with an empty one where the kernel
+        wants more: one below an upper directory, two in a read-only view."""
+        found = list(reversed(directories))
+        while len(found) < (1 if writable else 2):
+            empty = f"{await self._base()}/{_EMPTY}-{len(found)}"
+            try:
+                await self._helper.do(MakeDirectory(empty, 0o755, guest=True))
+            except OperationFailed as error:
+                if error.number != 17:
+                    raise
+            found.append(empty)
+        return found
+
+    async def _base(self) -> str:
+        if not self._helper.base or not self._helper.running:
+            await self._helper.start()
+        return self._helper.base
+
+    def forget(self, keys: Sequence[LayerKey]) -> list[Path]:
+        """The placements that mention a layer; they are not used again."""
+        self._placed.clear()
+        found = []
+        for place in self._layers.placements.iterdir():
+            try:
+                record = json.loads((place / "placement.json").read_bytes())
+            except (OSError, ValueError):
+                continue
+            if not {record["layer"], *record["below"]}.isdisjoint(keys):
+                found.append(place)
+        return found
