@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from sandboxfile.inputs.aptsolver import Configuration, Installed, explanation, named_in, parse, pins
+from sandboxfile.inputs.control import fields, names_in, stanzas
+from sandboxfile.inputs.dpkgstate import DpkgState
+
+SIMULATION = """\
+NOTE: This is only a simulation!
+Note, selecting 'exim4-daemon-light' instead of 'some-agent'
+Remv libold1 [1.0-1]
+Inst zlib1g [1:1.3.dfsg-1] (1:1.3.dfsg+really1.3.1-1 Debian:13.1/stable, Debian-Security:13/stable-security [amd64])
+Inst jq (1.7.1-6+deb13u3 Debian-Security:13/stable-security [amd64]) []
+Inst media-types (13.0.0 Debian:13.1/stable [all])
+Conf zlib1g (1:1.3.dfsg+really1.3.1-1 Debian:13.1/stable [amd64])
+"""
+
+STATUS = """\
+Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 2.41-12
+Description: GNU C Library
+ more text
+ .
+ and more
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1
+
+Package: tzdata
+Status: install ok installed
+Architecture: all
+Version: 2026a
+"""
+
+
+def test_a_simulation_is_read_whole() -> None:
+    solution = parse(SIMULATION)
+    assert solution.install == (
+        Installed("zlib1g", "1:1.3.dfsg+really1.3.1-1", "amd64", "1:1.3.dfsg-1"),
+        Installed("jq", "1.7.1-6+deb13u3", "amd64"),
+        Installed("media-types", "13.0.0", "all"),
+    )
+    assert solution.remove == (("libold1", "1.0-1"),)
+    assert solution.selected == (("exim4-daemon-light", "some-agent"),)
+
+
+def test_an_explanation_keeps_what_says_something() -> None:
+    said = "Reading package lists...\nW: something\nE: Unable to locate package foo\n\n foo : Depends: bar (>= 2)\n"
+    words = explanation(said)
+    assert words == ("E: Unable to locate package foo", " foo : Depends: bar (>= 2)")
+    assert {"foo", "bar"} <= named_in(words)
+
+
+def test_pins_name_exact_versions() -> None:
+    assert pins([("jq", "1.7")], 1001) == "Package: jq\nPin: version 1.7\nPin-Priority: 1001\n\n"
+
+
+def test_only_installed_packages_are_part_of_a_state() -> None:
+    state = DpkgState(STATUS)
+    assert state.versions() == {"libc6": "2.41-12", "tzdata": "2026a"}
+    assert state.architecture("tzdata") == "all"
+    assert state.architecture("gone") == ""
+
+
+def test_a_state_takes_a_stanza_of_an_index_in_place_of_the_old_version() -> None:
+    state = DpkgState(STATUS, "Package: tzdata\nArchitecture: amd64\nAuto-Installed: 1\n")
+    state.install(
+        "Package: libc6\nVersion: 2.41-13\nArchitecture: amd64\nFilename: pool/x.deb\nSize: 3\n"
+        "SHA256: 00\nDepends: libgcc-s1\nDescription: C",
+        auto=True,
+    )
+    found = {f["Package"]: f for f in map(fields, stanzas(state.status()))}
+    assert found["libc6"]["Version"] == "2.41-13"
+    assert found["libc6"]["Status"] == "install ok installed"
+    assert found["libc6"]["Depends"] == "libgcc-s1"
+    assert not {"Filename", "Size", "SHA256"} & found["libc6"].keys()
+    assert DpkgState(state.status()).versions() == state.versions()
+
+
+def test_auto_marks_follow_what_is_asked_for_by_name() -> None:
+    state = DpkgState()
+    for name in ("one", "two"):
+        state.install(f"Package: {name}\nVersion: 1\nArchitecture: all", auto=True)
+    state.manual(["one"])
+    assert state.extended_states("amd64") == "Package: two\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+    state.remove("two")
+    assert state.extended_states("amd64") == ""
+
+
+def test_relations_give_names_without_versions_and_architectures() -> None:
+    assert names_in("a (>= 1), b:any | c [amd64], d <!nocheck>") == ("a", "b", "c", "d")
+    assert names_in("") == ()
+
+
+def test_the_configuration_takes_nothing_unsigned() -> None:
+    text = Configuration("amd64", "/s", "/state", "/lists").text()
+    assert 'APT::Get::AllowUnauthenticated "false";' in text
+    assert 'Acquire::AllowInsecureRepositories "false";' in text
+    assert 'APT::Install-Recommends "false";' in text
