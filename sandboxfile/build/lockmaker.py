@@ -17,6 +17,7 @@ from sandboxfile.build.rewrite import EVERYTHING, Rewrite, carried, chained, cha
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.core.units import plural
 from sandboxfile.engine.base import Engine, Workspace
 from sandboxfile.errors import Issue, ResolveError
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest
@@ -95,7 +96,7 @@ async def make_lock(
         reporter.emit(TaskFinished(task, Outcome.FAILED))
         raise
     lines = changes(lock, made)
-    reporter.emit(TaskFinished(task, Outcome.DONE if lines else Outcome.REUSED, f"{len(lines)} changes"))
+    reporter.emit(TaskFinished(task, Outcome.DONE if lines else Outcome.REUSED, plural(len(lines), "change")))
     return made, lines
 
 

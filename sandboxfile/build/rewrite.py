@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sandboxfile.core.units import plural
 from sandboxfile.errors import UsageError
 from sandboxfile.spec.lock import Group, LockedBase, Lockfile, PipTransition, Requests, history_digest
 from sandboxfile.spec.staleness import valid_prefix
@@ -88,7 +89,7 @@ def changes(before: Lockfile | None, after: Lockfile) -> tuple[str, ...]:
         return ()
     lines: list[str] = []
     if before is None or before.base.request != after.base.request:
-        lines.append(f"+ base {after.base.request} ({len(after.base.packages)} packages)")
+        lines.append(f"+ base {after.base.request} ({plural(len(after.base.packages), 'package')})")
     old_debs = {row.name: row for row in before.installed_debs().values()} if before else {}
     new_debs = {row.name: row for row in after.installed_debs().values()}
     old_wheels = {row.name: row.version for row in before.installed_wheels()} if before else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ async def attach(invocation: Invocation, sandbox: Sandbox, command: Command) -> 
     interactive = terminal.is_terminal(0) and terminal.is_terminal(1)
     if interactive and "TERM" in os.environ:
         command = replace(command, env={"TERM": os.environ["TERM"], **command.env})
-    stdio = Stdio(*(descriptor if _is_open(descriptor) else -1 for descriptor in (0, 1, 2)))
+    stdio = Stdio(0, 1, 2)
     with ExitStack() as stack:
         stack.enter_context(terminal.blocking_kept((0, 1, 2)))
         if interactive:
@@ -81,10 +82,15 @@ class _Foreground:
         terminal.set_raw(0)
         self._resized()
 
-    def _start(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a process that has ended meanwhile needs no signal and no size
 
 
 def _explain_end(invocation: Invocation, command: Command, completed: Completed) -> None:
@@ -92,11 +98,3 @@ def _explain_end(invocation: Invocation, command: Command, completed: Completed)
         invocation.console.say(f"the command was stopped after {seconds_text(command.timeout)}")
     elif completed.out_of_memory:
         invocation.console.say("the command was stopped: it used more memory than the sandbox may")
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True

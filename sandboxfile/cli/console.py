@@ -56,12 +56,34 @@ class Console:
 
 
 def standard_console(*, quiet: bool = False, json: bool = False) -> Console:
-    """The console on this process's own streams; a character they cannot encode is escaped."""
+    """The console on this process's own streams; a character they cannot encode is escaped.
+
+    A stream that was closed when we started becomes /dev/null, so that no file we open takes its place and
+    is handed to a command as its stdin or stdout.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    return Console(sys.stdout, sys.stderr, quiet=quiet, json=json)
+    return Console(_or_nowhere(sys.stdout, 1), _or_nowhere(sys.stderr, 2), quiet=quiet, json=json)
+
+
+def settle(console: Console) -> None:
+    """Write out what is left. Where that fails, later flushes (the interpreter's own) will not."""
+    for stream in (console.out, console.err):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _or_nowhere(stream: TextIO | None, descriptor: int) -> TextIO:
+    return stream if stream is not None else open(descriptor, "w", closefd=False)
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:

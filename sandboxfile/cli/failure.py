@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,6 +21,14 @@ from sandboxfile.errors import (
 
 class InternalError(SandboxfileError):
     """A mistake in this program, not the user's; `details` say where the traceback is."""
+
+
+class InterruptedBySignal(Exception):  # noqa: N818
+    """A signal asked for the end, and everything has been released."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def leading(error: BaseException) -> BaseException:
@@ -47,7 +56,7 @@ def render_error(
         if len(error.failures) > 1:
             # The sentence that counts them comes last, where the reader's eye is.
             blocks.append(_block(Issue("verify-failed", error.message), (), error.hint, colour))
-        elif error.hint:
+        elif error.hint and error.hint not in blocks[-1]:
             blocks[-1] += f"\nhint: {safe(error.hint)}"
     else:
         blocks.append(_one(error, error.issues, colour))

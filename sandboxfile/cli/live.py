@@ -94,11 +94,11 @@ class LiveProgress(Progress):
             row = Text(no_wrap=True, overflow="ellipsis")
             row.append(f"{indent}{SPINNER[int(now * 10) % len(SPINNER)]} ", "cyan")
             row.append(running.label, "bold")
-            if running.title != running.label:
-                row.append(f": {running.title}")
+            row.append(f" {seconds_text(now - running.started)}", "dim")
             amount = running.amount(now)
             row.append(f" {amount}" if amount else "", "cyan")
-            row.append(f" {seconds_text(now - running.started)}", "dim")
+            # The longest part comes last: it is what a narrow terminal cuts off.
+            row.append(f" {running.title}" if running.title != running.label else "")
             rows.append(row)
             rows += [
                 Text(f"{indent}    {line}", "dim", no_wrap=True, overflow="ellipsis")
@@ -149,7 +149,9 @@ class LiveProgress(Progress):
     def _leave(self, line: str, style: str) -> None:
         with suppress(OSError, ValueError):  # a reporter never fails the work: the terminal may be gone
             if self._live is not None:
-                self._live.console.print(line, style=style or None, soft_wrap=True)
+                from rich.text import Text
+
+                self._live.console.print(Text(line, style), soft_wrap=True)
             else:
                 self._console.err.write(line + "\n")
                 self._console.err.flush()

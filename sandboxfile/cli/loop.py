@@ -9,17 +9,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
 from sandboxfile.cli.exits import INTERRUPTED
+from sandboxfile.cli.failure import InterruptedBySignal
 
 Handler = Callable[[int], None]
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class InterruptedBySignal(Exception):  # noqa: N818
-    """A signal asked for the end, and everything has been released."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Signals:

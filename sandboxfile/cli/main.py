@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from sandboxfile import __version__
 from sandboxfile.cli import exits
-from sandboxfile.cli.console import Console, columns, standard_console
+from sandboxfile.cli.console import Console, columns, settle, standard_console
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import DEFAULTS, Parser, add_common, split_at_command, split_at_verb
 from sandboxfile.cli.verbs import VERBS, Verb, find, module_of, near
@@ -35,16 +35,15 @@ def run(argv: Sequence[str]) -> int:
         code = attempt.execute()
         console.out.flush()
     except BrokenPipeError:
-        _forget_output(console)
-        return exits.BROKEN_PIPE
-    except KeyboardInterrupt:
-        return _interrupted(console)
+        code = exits.BROKEN_PIPE
     except BaseException as error:
         try:
-            return attempt.report(error)
+            code = attempt.report(error)
         except BrokenPipeError:
-            _forget_output(console)
-            return exits.BROKEN_PIPE
+            code = exits.BROKEN_PIPE
+        except OSError:
+            code = exits.UNUSABLE  # not even the report could be written
+    settle(console)
     return code
 
 
@@ -111,10 +110,17 @@ class Attempt:
 
     def report(self, error: BaseException) -> int:
         """Say what went wrong; the exit code."""
-        from sandboxfile.cli.failure import InternalError, error_document, leading, of_os, render_error
+        from sandboxfile.cli.failure import (
+            InternalError,
+            InterruptedBySignal,
+            error_document,
+            leading,
+            of_os,
+            render_error,
+        )
 
         cause = leading(error)
-        if isinstance(cause, KeyboardInterrupt) or type(cause).__name__ == "InterruptedBySignal":
+        if isinstance(cause, (KeyboardInterrupt, InterruptedBySignal)):
             return _interrupted(self._console)
         if isinstance(cause, SystemExit):
             raise cause
@@ -180,13 +186,3 @@ def _interrupted(console: Console) -> int:
     except OSError:
         pass  # the terminal may be gone with the signal
     return exits.INTERRUPTED
-
-
-def _forget_output(console: Console) -> None:
-    """Make the interpreter's own last flush of stdout succeed."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (console.out, console.err):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(nowhere, stream.fileno())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sandboxfile.inputs.archive import Suite
 
 UPDATE = ("apt-get", "update", "--error-on=any")
-SIMULATE = ("apt-get", "--simulate", "--quiet=2", "--allow-downgrades", "install")
+SIMULATE = ("apt-get", "--simulate", "--allow-downgrades", "install")
 
 _INST = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+) .*?\[([a-z0-9-]+)\]\)")
 _REMV = re.compile(r"^(?:Remv|Purg) (\S+)(?: \[([^\]]*)\])?")

@@ -271,7 +271,11 @@ def _id(text: str) -> str:
 
 
 def _kind(path: str) -> str:
-    mode = os.lstat(path).st_mode
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        # Gone again since it was looked at.
+        mode = 0
     if stat.S_ISSOCK(mode):
         return "a socket"
     if stat.S_ISFIFO(mode):

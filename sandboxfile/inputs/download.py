@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskProgress, TaskStarted
+from sandboxfile.core.units import plural, size_text
 from sandboxfile.errors import FetchError, IntegrityError, StoreError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Downloader:
         import asyncio
 
         total = sum(w.size for w in missing)
-        title = f"fetch {len(missing)} {'file' if len(missing) == 1 else 'files'}"
+        title = f"fetch {plural(len(missing), 'file')}"
         self._reporter.emit(TaskStarted(task, title, parent))
         progress = _Progress(self._reporter, task, total or None)
         slots = asyncio.Semaphore(max(1, self._settings.connections))
@@ -108,7 +109,7 @@ class Downloader:
             self._reporter.emit(TaskFinished(task, Outcome.CANCELLED if cancelled else Outcome.FAILED))
             raise
         progress.finish()
-        self._reporter.emit(TaskFinished(task, Outcome.DONE, f"{title}, {progress.done} bytes"))
+        self._reporter.emit(TaskFinished(task, Outcome.DONE, f"{plural(len(missing), 'file')}, {size_text(progress.done)}"))
 
     async def _fetch_one(self, client: httpx.AsyncClient, item: Wanted, progress: _Progress) -> None:
         failures: list[str] = []

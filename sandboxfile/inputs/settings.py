@@ -54,7 +54,7 @@ def load_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
     Raises SpecError with every problem of the settings file, UsageError when it cannot be read.
     """
     path = config_path(environ)
-    table = _read(path, named="SANDBOXFILE_CONFIG" in environ)
+    table = _read(path, _home(environ), named=bool(environ.get("SANDBOXFILE_CONFIG")))
     mirrors = dict(table.mirrors("apt.mirrors"))
     for archive, variable in (
         ("debian", "SANDBOXFILE_APT_MIRROR"),
@@ -104,7 +104,11 @@ def _xdg(environ: Mapping[str, str], variable: str, fallback: str) -> Path:
     given = environ.get(variable, "")
     if given.startswith("/"):
         return Path(given)
-    return Path(environ.get("HOME") or os.path.expanduser("~")) / fallback
+    return _home(environ) / fallback
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or os.path.expanduser("~"))
 
 
 def _indexes(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -117,7 +121,7 @@ def _indexes(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(urls)
 
 
-def _read(path: Path, *, named: bool) -> _Table:
+def _read(path: Path, home: Path, *, named: bool) -> _Table:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +129,7 @@ def _read(path: Path, *, named: bool) -> _Table:
             raise UsageError(
                 f"there is no settings file {path}", hint="SANDBOXFILE_CONFIG names it"
             ) from None
-        return _Table({}, None)
+        return _Table({}, None, home)
     except OSError as error:
         raise UsageError(f"the settings file {path} cannot be read: {error.strerror}") from None
     import tomllib
@@ -134,7 +138,7 @@ def _read(path: Path, *, named: bool) -> _Table:
 
     source = Source(str(path), content.decode("utf-8", "replace"))
     try:
-        return _Table(tomllib.loads(content.decode("utf-8")), source)
+        return _Table(tomllib.loads(content.decode("utf-8")), source, home)
     except UnicodeDecodeError:
         issue = Issue("not-utf8", "the settings file is not UTF-8 text", line_span(source, 1))
         raise SpecError((issue,)) from None
@@ -154,9 +158,10 @@ _KNOWN = {
 class _Table:
     """The settings file's content, read key by key; `finish` raises what was wrong with it."""
 
-    def __init__(self, content: Mapping[str, Any], source: Source | None) -> None:
+    def __init__(self, content: Mapping[str, Any], source: Source | None, home: Path) -> None:
         self._content = content
         self._source = source
+        self._home = home
         self._issues: list[Issue] = []
         for table, known in _KNOWN.items():
             for key in sorted(self._table(table).keys() - known):
@@ -178,7 +183,7 @@ class _Table:
         text = self.text(path)
         if text is None:
             return None
-        place = Path(text).expanduser()
+        place = self._home / text[2:] if text.startswith("~/") else Path(text)
         if not place.is_absolute():
             self._wrong(path, "`{}` must be an absolute path, or start with ~/")
         return place

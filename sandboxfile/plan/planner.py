@@ -289,7 +289,8 @@ def _add_files(chain: _Chain, requests: Sequence[FileRequest], trees: Sequence[S
         if len(content) > len(members):
             title += f" ({plural(len(content), 'file')}, {size_text(sum(e.size for e in content))})"
         span = members[0][0].span
-        if by_name:
+        # A chain holds a key once: content that stands in it already, lower down, is tied to this place.
+        if by_name or layer_key(layer) in (below.key for below in chain.layers):
             chain.attached(f"files-{number}", title, replace(layer, parents=tuple(chain.parents)), span)
         else:
             chain.detached(f"files-{number}", title, layer, span)

@@ -124,30 +124,27 @@ def extend(target: list[Found], path: str, items: Sequence[Found], reader: Reade
     if RULES[path] is Rule.LIST:
         target.extend(items)
         return
-    seen = {request_name(found.value): found for found in target}
+    places = {_identity(found.value): number for number, found in enumerate(target)}
     for found in items:
-        if request_name(found.value) in seen:
-            continue
-        seen[request_name(found.value)] = found
-        if isinstance(found.value, AptRequest):
-            _apt(target, found, reader)
-        else:
+        number = places.setdefault(_identity(found.value), len(target))
+        if number == len(target):
             target.append(found)
+        elif isinstance(found.value, AptRequest):
+            target[number] = _same_package(target[number], found, reader)
 
 
-def _apt(target: list[Found], found: Found, reader: Reader) -> None:
-    """A package that is requested twice: the request that says more stands for both."""
-    wanted = found.value
-    for number, other in enumerate(target):
-        if (other.value.name, other.value.arch) != (wanted.name, wanted.arch):
-            continue
-        if wanted.version is None and wanted.suite is None:
-            return
-        if other.value.version is None and other.value.suite is None:
-            target[number] = found
-            return
-        message = f"`{wanted}` and `{other.value}` cannot both be installed"
-        related = (("the other request", other.span),)
-        reader.issue("conflict", message, found.span, found.path, "keep one of them", related)
-        return
-    target.append(found)
+def _identity(value: Any) -> object:
+    """What makes two values of a SET the same: for a Debian package, its name."""
+    return (value.name, value.arch) if isinstance(value, AptRequest) else request_name(value)
+
+
+def _same_package(first: Found, second: Found, reader: Reader) -> Found:
+    """The request that stands for two of one package: the one that says more."""
+    if first.value == second.value or (second.value.version is None and second.value.suite is None):
+        return first
+    if first.value.version is None and first.value.suite is None:
+        return second
+    message = f"`{second.value}` and `{first.value}` cannot both be installed"
+    related = (("the other request", first.span),)
+    reader.issue("conflict", message, second.span, second.path, "keep one of them", related)
+    return first

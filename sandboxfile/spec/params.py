@@ -11,6 +11,7 @@ from sandboxfile.spec.model import ParamValue
 from sandboxfile.spec.node import Node
 from sandboxfile.spec.sections import PARAMS
 from sandboxfile.spec.shape import Found, Integer, Reader, Unfit, boolean, did_you_mean, quote, whole
+from sandboxfile.spec.template import holds_template
 
 _WHOLE = Integer(-(2**53), 2**53)
 MAX_TEXT = 4096
@@ -91,7 +92,7 @@ def declared(node: Node | None, reader: Reader) -> tuple[dict[str, Param], froze
         params[name] = bare
         if (default := each.value.get("default")) is not None:
             try:
-                value = bare.value(_plain(default))
+                value = bare.value(_without_template(default))
             except Unfit as unfit:
                 reader.issue(unfit.code, unfit.message, default.span, default.path, unfit.hint)
                 flawed.add(name)
@@ -139,6 +140,13 @@ def values_of(
             hint = did_you_mean(name, params) or (f"it has: {', '.join(params)}" if params else "it has none")
             reader.issue("unknown-param", f"`{owner}` has no parameter {quote(name)}", one.span, "", hint)
     return values
+
+
+def _without_template(found: Found) -> str | tuple[str, ...]:
+    given = _plain(found)
+    if any(holds_template(text) for text in (given if isinstance(given, tuple) else (given,))):
+        raise Unfit("a default cannot hold a template", hint="use the template where the parameter is used")
+    return given
 
 
 def _plain(found: Found) -> str | tuple[str, ...]:

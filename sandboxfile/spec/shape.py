@@ -360,6 +360,8 @@ def _number(text: str, shape: Number) -> float:
 
 def quote(text: str, limit: int = 60) -> str:
     """A text as messages show it: in backticks, control characters escaped, not too long."""
+    if not text:
+        return "an empty text"
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + "`"
 

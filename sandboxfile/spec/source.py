@@ -5,6 +5,7 @@ Columns are counted as a terminal shows them; characters that could steer a term
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
@@ -55,7 +56,7 @@ def _place(span: Span, paint: _Paint) -> list[str]:
     line = span.source.line(span.line)
     if not line.strip() and not span.source.text:
         return [arrow]
-    shown, offset, width = _window(line, span.column - 1, span.length)
+    shown, offset, width = _window(_masked(line), span.column - 1, span.length)
     bar = paint(f"{indent}  |", "frame")
     return [
         arrow,
@@ -86,8 +87,13 @@ def _window(line: str, start: int, length: int) -> tuple[str, int, int]:
 
 
 def visible(text: str) -> str:
-    """A text whose control and direction characters are escaped."""
-    return "".join(_cell(character) for character in text)
+    """A text whose control and direction characters are escaped, and credentials in addresses masked."""
+    return "".join(_cell(character) for character in _masked(text))
+
+
+def _masked(text: str) -> str:
+    """Reports end in logs: a password in an address becomes asterisks, as many as it has characters."""
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", lambda match: "*" * len(match[0]), text)
 
 
 def _cell(character: str) -> str:

@@ -1,8 +1,10 @@
 """The SQLite file under the index: opening, migrating, transactions, and starting over when it is damaged.
 
-A damaged file is moved aside and a new one is filled from what the store's directories say. A new file is
-made beside its place and renamed in, so that no process ever sees one that is half filled. Each operation
-looks whether its connection is still to the file of that name, so that every process follows at once.
+A damaged file stays where it is and a new generation is made beside it, filled from what the store's
+directories say: `index.sqlite`, then `index.2.sqlite`, and so on; the highest is the index. SQLite removes
+the log of a file *by name* when the last connection to it is closed, so a file that others may have open must
+never be replaced under its name. A new file is made under another name and renamed in, so that no process
+sees one that is half filled. Each operation looks for a newer generation, so that every process follows.
 """
 
 from __future__ import annotations
@@ -24,32 +26,43 @@ from sandboxfile.store.schema import MIGRATIONS
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
+ATTEMPTS = 3
+"""How often one operation starts over."""
+LOGS = ("-wal", "-shm")
+UNFINISHED = "index.new-"
 DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
 class Database:
-    """A SQLite file in WAL mode.
+    """SQLite files in WAL mode, of which the newest generation counts.
 
-    guard:   gives a context in which no other process makes or replaces the file
+    directory: where they are
+    guard:   gives a context in which no other process makes a file
     restore: fills a new file from the store's directories, and says in a few words what it found
     """
 
     def __init__(
         self,
-        path: Path,
+        directory: Path,
         *,
         guard: Callable[[], AbstractContextManager[None]],
         restore: Callable[[sqlite3.Connection], str],
         migrations: tuple[tuple[str, ...], ...] = MIGRATIONS,
     ) -> None:
-        self.path = path
         self.notices: list[str] = []
+        self._directory = directory
         self._guard = guard
         self._restore = restore
         self._migrations = migrations
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._generation = 0
         self._identity: tuple[int, int] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that counts."""
+        return self._path(max(self._newest(), 1))
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` reads from the database. StoreError."""
@@ -75,8 +88,8 @@ class Database:
 
         with self._mutex:
             result = self._attempt(transaction)
-            while self._identity != self._identity_on_disk():
-                # Another process replaced the file as damaged while we wrote into the old one.
+            while not self._is_current():
+                # Another process found the file damaged while we wrote into it.
                 result = self._attempt(transaction)
             return result
 
@@ -90,41 +103,45 @@ class Database:
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._mutex:
-            started_over = False
+            damages = 0
             while True:
                 try:
                     return work(self._connected())
                 except sqlite3.Error as error:
                     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                    if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
-                        continue  # another process is replacing it: making it waits for that
-                    if code not in DAMAGED or started_over:
-                        raise _failure(error, code, self.path) from error
-                    started_over = True
+                    damages += 1
+                    if code not in DAMAGED or damages == ATTEMPTS:
+                        raise _failure(error, code, self._path(self._generation)) from error
                     self._start_over()
 
     def _connected(self) -> sqlite3.Connection:
-        identity = self._identity_on_disk()
-        if self._connection is not None and identity == self._identity:
+        if self._connection is not None and self._is_current():
             return self._connection
         self.close()
-        while identity is None:
+        self._generation = max(self._newest(), 1)
+        path = self._path(self._generation)
+        if not path.exists():
             with self._guard():
-                self._make()
-            identity = self._identity_on_disk()
-        self._identity = identity
-        self._connection = connection = self._connect(self.path, "rw")
+                self._make(path)
+        self._identity = _identity(path)
+        self._connection = connection = self._connect(path, "rw")
         if self._version(connection) != len(self._migrations):
             with self._guard():
                 self._migrate(connection)
         return connection
 
-    def _identity_on_disk(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+    def _is_current(self) -> bool:
+        """Whether the open file is the one that counts."""
+        if self._path(self._generation + 1).exists():
+            return False
+        return self._identity == _identity(self._path(self._generation))
+
+    def _path(self, generation: int) -> Path:
+        return self._directory / ("index.sqlite" if generation < 2 else f"index.{generation}.sqlite")
+
+    def _newest(self) -> int:
+        """The highest generation there is, 0 for none."""
+        return max(generations(self._directory), default=0)
 
     def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
         quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
@@ -163,17 +180,17 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def _make(self) -> str:
-        """Make the file, filled from the directories, unless it is there. Needs the guard."""
-        if self.path.exists():
+    def _make(self, path: Path) -> str:
+        """Make a file, filled from the directories, unless it is there; what was found. Needs the guard."""
+        if path.exists():
             return ""
         with reported("making the store's index"):
-            for left in self.path.parent.glob(f"{self.path.name}.new-*"):
+            for left in self._directory.glob(f"{UNFINISHED}*"):
                 left.unlink(missing_ok=True)
-            # A log of writes that belongs to no file any more would be replayed into the new one.
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-            beside = self.path.with_name(f"{self.path.name}.new-{unique()}")
+            # A log that belongs to no file any more would be replayed into the new one.
+            for suffix in LOGS:
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            beside = self._directory / f"{UNFINISHED}{unique()}"
             connection = self._connect(beside, "rwc")
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -184,34 +201,42 @@ class Database:
             finally:
                 connection.close()
             point("index:built")
-            os.replace(beside, self.path)
-            sync_directory(self.path.parent)
+            os.replace(beside, path)
+            sync_directory(self._directory)
         return found
 
     def _start_over(self) -> None:
-        """Move the damaged file aside and make a new one, unless another process did."""
-        damaged = self._identity
+        """Make the next generation of the file that was open, unless another process did."""
+        damaged = self._generation
         self.close()
         with self._guard():
-            if damaged is None or damaged != self._identity_on_disk():
+            if self._newest() > damaged:
                 return
-            with reported("moving the damaged index aside"):
-                aside = self._free_name()
-                for suffix in ("-wal", "-shm"):
-                    if os.path.exists(f"{self.path}{suffix}"):
-                        os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
-                os.replace(self.path, aside)
-            point("index:moved")
-            found = self._make()
+            point("index:damaged")
+            found = self._make(self._path(damaged + 1))
         self.notices.append(
-            f"the store's index was damaged; it was kept as {aside.name} and made anew ({found})"
+            f"the store's index was damaged; it was left as {self._path(damaged).name} "
+            f"and made anew as {self._path(damaged + 1).name} ({found})"
         )
 
-    def _free_name(self) -> Path:
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
-            number += 1
-        return aside
+
+def generations(directory: Path) -> dict[int, Path]:
+    """The index files of a store by generation; the highest counts."""
+    found = {}
+    for name in os.listdir(directory):
+        if name == "index.sqlite":
+            found[1] = directory / name
+        elif name.startswith("index.") and name.endswith(".sqlite") and name[6:-7].isdecimal():
+            found[int(name[6:-7])] = directory / name
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _failure(error: sqlite3.Error, code: int, path: Path) -> StoreError:

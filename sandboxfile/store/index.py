@@ -41,7 +41,7 @@ _SNAPSHOT = "slug, key, name, layers, config, created, last_used"
 
 
 class Index(Remembered):
-    """The index of one store, over `index.sqlite` in its home."""
+    """The index of one store, over the SQLite file in its home."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Index(Remembered):
     ) -> None:
         self._layers = home / "layers"
         self._snapshots = home / "snapshots"
-        super().__init__(Database(home / "index.sqlite", guard=guard, restore=self._restore), clock)
+        super().__init__(Database(home, guard=guard, restore=self._restore), clock)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Index(Remembered):
         self._database.close()
 
     def record_layer(self, record: LayerRecord) -> None:
-        """Note a layer that the engine has committed. The time of use of one already known moves on."""
+        """Note a layer that the engine has committed, perhaps again."""
         self._database.write(lambda connection: _insert_layer(connection, record))
 
     def layer(self, key: LayerKey) -> LayerRecord | None:
@@ -353,11 +353,13 @@ def _layer(row: Sequence[object]) -> LayerRecord:
 
 
 def _insert_layer(connection: sqlite3.Connection, record: LayerRecord) -> None:
-    """Add a layer; of one that is known only the time of use moves on, and a missing preimage is filled."""
+    """Add a layer, or renew what is known of it: it may have been built again with other content."""
     connection.execute(
         f"INSERT INTO layers ({_LAYER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (key) DO UPDATE SET last_used = max(last_used, excluded.last_used), "
-        "preimage = CASE WHEN preimage = '' THEN excluded.preimage ELSE preimage END",
+        "ON CONFLICT (key) DO UPDATE SET name = excluded.name, diff_id = excluded.diff_id, "
+        "size = excluded.size, entries = excluded.entries, unreproducible = excluded.unreproducible, "
+        "created = excluded.created, last_used = max(last_used, excluded.last_used), "
+        "preimage = CASE WHEN excluded.preimage = '' THEN preimage ELSE excluded.preimage END",
         (
             record.key,
             record.kind,

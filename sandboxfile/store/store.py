@@ -53,7 +53,7 @@ _DIRECTORIES = (
     "locks/uses",
     "trash",
 )
-_FILES = ("index.sqlite", "idmap.json", ".VERSION.")
+_FILES = ("index.", "idmap.json", ".VERSION.")
 """How the names of files that may be there before `VERSION` begin."""
 
 

@@ -19,6 +19,7 @@ from sandboxfile.core.digest import Digest, is_digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
 from sandboxfile.store.atomic import TEMPORARY, unique
+from sandboxfile.store.database import LOGS, generations
 from sandboxfile.store.failure import reported, store_error
 from sandboxfile.store.faults import point
 from sandboxfile.store.gc import DAY, GRACE, KEEP_DAYS, Garbage, Item, KeptWorkspace, Survey, collect
@@ -82,8 +83,8 @@ def sweep(store: Store, *, keep_days: float = KEEP_DAYS, dry_run: bool = False) 
             places += _take_out(store, garbage)
             store.index.remove_stray_snapshot_files()
             store.index.forget_older(now - keep_days * DAY)
-            _remove_old_files(store.home, "index.sqlite.damaged-*", before=now - keep_days * DAY)
-            _remove_old_files(store.home, f"{TEMPORARY}VERSION.*", before=now - GRACE)
+            _remove_damaged_indexes(store.home, before=now - keep_days * DAY)
+            _remove_unfinished(store.home, before=now - GRACE)
     if not dry_run:
         store.locks.remove_unheld()
     for kind, path in places:
@@ -172,10 +173,11 @@ def _take_out(store: Store, garbage: Garbage) -> list[tuple[str, Path]]:
     point("gc:forgotten")
     with reported("taking out what is not needed"):
         for key in garbage.layers:
-            if os.path.isdir(store.layer_dir(key)):
-                _to_trash(store, store.layer_dir(key))
+            _to_trash(store, store.layer_dir(key))
         for kind, path in _directories(store, garbage):
-            taken.append((kind, _to_trash(store, path)))
+            target = _to_trash(store, path)
+            if target is not None:
+                taken.append((kind, target))
         for sha256 in garbage.blobs:
             store.blobs.path(sha256).unlink(missing_ok=True)
         for name in garbage.logs:
@@ -183,9 +185,13 @@ def _take_out(store: Store, garbage: Garbage) -> list[tuple[str, Path]]:
     return taken
 
 
-def _to_trash(store: Store, path: Path) -> Path:
+def _to_trash(store: Store, path: Path) -> Path | None:
+    """Where something is now; None when it went by itself."""
     target = store.trash / f"{path.name.lstrip('.')}.{unique()}"
-    os.rename(path, target)
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        return None
     point("gc:moved")
     return target
 
@@ -224,9 +230,21 @@ def _dead_incoming(store: Store, *, remove: bool) -> int:
     return size
 
 
-def _remove_old_files(home: Path, pattern: str, *, before: float) -> None:
+def _remove_damaged_indexes(home: Path, *, before: float) -> None:
+    """Remove the files that a newer generation of the index took the place of."""
+    with reported("removing old damaged indexes"):
+        found = generations(home)
+        for generation in sorted(found)[:-1]:
+            path = found[generation]
+            if path.stat().st_mtime >= before:
+                break  # no gap: whoever has this one open looks for the next
+            for each in (path, *(Path(f"{path}{suffix}") for suffix in LOGS)):
+                each.unlink(missing_ok=True)
+
+
+def _remove_unfinished(home: Path, *, before: float) -> None:
     with reported("removing what was left in the store"):
-        for path in home.glob(pattern):
+        for path in home.glob(f"{TEMPORARY}VERSION.*"):
             if path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
 

@@ -231,6 +231,8 @@ class FakeClient:
                 await asyncio.Event().wait()
             finally:
                 record("cancelled")
+                if self.script["wait"] == "stubborn":
+                    await asyncio.Event().wait()
         if self.script.get("events"):
             self.reporter.emit(TaskStarted("layer:run-1", "run: make all"))
             self.reporter.emit(TaskOutput("layer:run-1", "making \x1b]0;owned\x07it\n"))
@@ -240,7 +242,9 @@ class FakeClient:
             self.reporter.emit(Notice("warning", "the clock is odd"))
             self.reporter.emit(TaskFinished("layer:run-1", Outcome.DONE, "3 files, 1.2 kB"))
         self._may_raise("build")
-        return BuildResult(SLUG, ("run-1",), ("base",), ("verify-1",), 2.0)
+        return BuildResult(
+            SLUG, ("run-1",), ("base",), ("verify-1",), 2.0, tuple(self.script.get("lock", ()))
+        )
 
     async def verify(self, project: Project) -> tuple[str, ...]:
         self._may_raise("verify")
@@ -298,6 +302,7 @@ class FakeClient:
 
 
 LOCK = Lockfile(base=LockedBase(request="scratch", kind="scratch", architecture="amd64", epoch=1_700_000_000))
+LOOK = "look around with `sandboxfile debug`"
 TEXT = "name: demo\nbase: scratch\nrun: [make all]\n"
 
 
@@ -313,7 +318,9 @@ def scenario(name: str) -> BaseException:
         span=span,
         details=("making \x1b[31mit", "no rule"),
     )
-    other = errors.StepFailed("`test -e /made` exited with 1", layer="verify-1", exit_code=1, span=span)
+    other = errors.StepFailed(
+        "`test -e /made` exited with 1", layer="verify-1", exit_code=1, span=span, hint=LOOK
+    )
     cases: dict[str, BaseException] = {
         "spec": errors.SpecError(
             (
@@ -327,7 +334,7 @@ def scenario(name: str) -> BaseException:
             )
         ),
         "step": step,
-        "verify": errors.VerifyFailed("1 of 3 checks failed", (other,)),
+        "verify": errors.VerifyFailed("1 of 3 checks failed", (other,), hint=LOOK),
         "verify-two": errors.VerifyFailed("2 of 3 checks failed", (step, other)),
         "stale": errors.LockStale(
             "the lock is stale", ("apt: jq is not locked",), hint="run `sandboxfile lock`"

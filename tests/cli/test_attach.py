@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -99,25 +101,66 @@ def test_a_command_that_ignores_signals_is_stopped_by_repeating_them(sandboxfile
     process.stderr.close()
 
 
-def test_ctrl_c_during_a_build_releases_everything_and_exits_130(sandboxfile: Make) -> None:
+class Notes:
+    """What the fake client notes, read while it runs."""
+
+    def __init__(self, session: Session) -> None:
+        path = session.directory / "notes"
+        os.mkfifo(path)
+        session.env["FAKE_RECORD"] = str(path)
+        # Open for both, so that neither side meets an end between two notes.
+        self._file = os.fdopen(os.open(path, os.O_RDWR))
+        self.seen: list[str] = []
+
+    def until(self, what: str) -> None:
+        """Read up to this note."""
+        while what not in self.seen:
+            self.seen.append(json.loads(self._file.readline())[0])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_a_build_releases_everything_and_exits_130(
+    sandboxfile: Make, number: signal.Signals
+) -> None:
     session = sandboxfile().fake(wait=True)
-    os.mkfifo(session.directory / "fifo")
-    session.env["FAKE_RECORD"] = str(session.directory / "fifo")
+    notes = Notes(session)
     process = session.start("build", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    noted = []
-    with open(session.directory / "fifo") as calls:
-        # Held open for writing as well, so that the reader meets no end between two notes.
-        keep = os.open(session.directory / "fifo", os.O_WRONLY)
-        for line in calls:
-            noted.append(line.split('"')[1])
-            if noted[-1] == "waiting":
-                process.send_signal(signal.SIGTERM)
-            if noted[-1] == "close":
-                break
-        os.close(keep)
-    out, err = process.communicate()
-    assert noted == ["load", "build", "waiting", "cancelled", "close"]
-    assert (out, err, process.returncode) == ("", "interrupted\n", 130)
+    notes.until("waiting")
+    process.send_signal(number)
+    notes.until("close")
+    notes.close()
+    assert notes.seen == ["load", "build", "waiting", "cancelled", "close"]
+    assert process.communicate() == ("", "interrupted\n")
+    assert process.returncode == 130
+
+
+def test_a_second_signal_ends_a_build_that_does_not_let_go(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(wait="stubborn")
+    notes = Notes(session)
+    process = session.start("build")
+    notes.until("waiting")
+    process.send_signal(signal.SIGINT)
+    notes.until("cancelled")
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    notes.close()
+
+
+def test_closed_descriptors_are_dev_null_to_the_command(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    words = shlex.join(session.argv("run", "demo", "--", "sh", "-c", "readlink /proc/self/fd/0 >&2; cat"))
+    done = subprocess.run(
+        ["sh", "-c", f"exec {words} <&- >&-"],
+        cwd=session.directory,
+        env=session.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("/dev/null\n", 0)
 
 
 def test_shell_reads_commands_from_stdin(sandboxfile: Make) -> None:
@@ -216,7 +259,6 @@ def free_port() -> int:
 
 
 def test_up_prints_the_url_when_the_port_answers_and_stops_on_a_signal(sandboxfile: Make) -> None:
-    import shlex
     import sys
 
     port = free_port()

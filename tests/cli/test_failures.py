@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +93,19 @@ def test_each_failed_check_is_shown_and_they_are_counted_last(sandboxfile: Make)
     ]
 
 
+def test_one_failed_check_is_shown_with_its_place(sandboxfile: Make) -> None:
+    sandboxfile().fake(**{"raise": {"build": "verify"}}).run("build").stderr(
+        """
+        error: `test -e /made` exited with 1
+          --> Sandboxfile:3:7
+           |
+         3 | run: [make all]
+           |       ^^^^^^^^
+        hint: look around with `sandboxfile debug`
+        """
+    ).exits(1)
+
+
 def test_the_output_of_a_failed_task_is_shown_once(sandboxfile: Make) -> None:
     ended = sandboxfile().fake(events="failed").run("build").exits(1)
     assert ended.err.count("making it") == 1
@@ -142,9 +157,6 @@ def test_a_mistake_of_ours_shows_its_traceback_with_v(sandboxfile: Make) -> None
 
 
 def test_a_reader_that_goes_away_is_no_error(sandboxfile: Make) -> None:
-    import os
-    import subprocess
-
     reading, writing = os.pipe()
     os.close(reading)
     process = sandboxfile().fake().start("plan", stdout=writing, stderr=subprocess.PIPE)
@@ -152,3 +164,18 @@ def test_a_reader_that_goes_away_is_no_error(sandboxfile: Make) -> None:
     _, err = process.communicate()
     assert err == ""
     assert process.returncode == 141
+
+
+def test_output_that_cannot_be_written_is_an_error(sandboxfile: Make) -> None:
+    with open("/dev/full", "w") as full:
+        process = sandboxfile().fake().start("plan", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert err.startswith("error: there is no space left on the disk\nhint: ")
+    assert err.count("\n") == 2
+    assert process.returncode == 3
+
+
+def test_text_that_stdout_cannot_encode_is_escaped(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(config={"workdir": "/gr\u00fc\u00dfe"})
+    session.env["PYTHONIOENCODING"] = "ascii"
+    assert "/gr\\xfc\\xdfe" in session.run("snapshots", "show", "demo").exits(0).out

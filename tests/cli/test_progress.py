@@ -125,8 +125,8 @@ def test_the_live_tree_shows_what_runs_how_far_and_its_last_output() -> None:
         clock.now = when
         live.emit(event)
     assert [row.plain for row in live.tree()] == [
-        "⠸ fetch:apt-1: fetch for apt-1 30.0 MB of 40.1 MB, 4.8 MB/s 6.3 s",
-        "⠸ base: debian:trixie (87 packages) 6.1 s",
+        "⠸ fetch:apt-1 6.3 s 30.0 MB of 40.1 MB, 4.8 MB/s fetch for apt-1",
+        "⠸ base 6.1 s debian:trixie (87 packages)",
         "    I: extracting",
         "    I: installing",
     ]
@@ -142,7 +142,7 @@ def test_parts_of_a_task_stand_below_it() -> None:
         TaskStarted("check:verify-1", "true", "verify"),
     ):
         live.emit(event)
-    assert [row.plain for row in live.tree()] == ["⠋ verify 0.0 s", "  ⠋ verify-1: true 0.0 s", "⠋ x 0.0 s"]
+    assert [row.plain for row in live.tree()] == ["⠋ verify 0.0 s", "  ⠋ verify-1 0.0 s true", "⠋ x 0.0 s"]
     live.close()
 
 

@@ -68,6 +68,14 @@ def test_build_prints_the_slug_last(sandboxfile: Make) -> None:
     assert document["built"] == ["run-1"]
 
 
+def test_build_says_what_changed_in_the_lock(sandboxfile: Make) -> None:
+    changes = [f"+ p{number} 1" for number in range(22)]
+    ended = sandboxfile().fake(lock=changes).run("build").exits(0)
+    said = ended.err.splitlines()
+    assert said[:2] == ["wrote sandboxfile.lock", "  + p0 1"]
+    assert said[20:22] == ["  + p19 1", "  and 2 more"]
+
+
 def test_a_build_that_finds_nothing_changed_does_nothing(sandboxfile: Make) -> None:
     session = sandboxfile().fake(unchanged=True)
     session.run("build").stdout(SLUG).stderr("nothing changed, 2 layers reused (0.0 s)").exits(0)

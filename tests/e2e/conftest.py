@@ -43,10 +43,11 @@ class Program:
     home: Path
     env: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
+    program: tuple[str, ...] = (sys.executable, "-m", "sandboxfile")
 
     def argv(self, *args: str) -> list[str]:
         """The command line of a run."""
-        return [*self.prefix, sys.executable, "-m", "sandboxfile", "--home", str(self.home), *args]
+        return [*self.prefix, *self.program, "--home", str(self.home), *args]
 
     def environ(self) -> dict[str, str]:
         """The environment of a run."""

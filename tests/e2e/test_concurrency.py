@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,56 +83,3 @@ def test_a_build_killed_at_random_moments_leaves_nothing_behind(
     assert processes_naming(str(shared_home)) == [], f"seed {seed}"
     assert list((shared_home / "workspaces").iterdir()) == []
     assert program("build").last == ran.last
-
-
-ORDINARY = (
-    "name: small\nbase: debian:13\nrun:\n  - id -u > /etc/built-by\nverify:\n  - test -s /etc/built-by\n"
-)
-
-
-@pytest.fixture
-def ordinary_user(tmp_path: Path) -> object:
-    """A user without privileges, with a subordinate id range, made for the test."""
-    name = f"sbx{os.getpid() % 100000}"
-    subprocess.run(["useradd", "-m", "-d", f"/home/{name}", name], check=True)
-    subprocess.run(
-        ["usermod", "--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535", name], check=True
-    )
-    yield name
-    subprocess.run(["userdel", "-r", name], check=False, capture_output=True)
-
-
-@pytest.mark.root
-def test_an_ordinary_user_builds_runs_and_lists(ordinary_user: str, tmp_path: Path) -> None:
-    home = Path(f"/home/{ordinary_user}")
-    home.chmod(0o700)
-    directory = home / "project"
-    directory.mkdir()
-    package = Path(__file__).parents[2]
-    copy = home / "package"
-    shutil.copytree(
-        package / "sandboxfile", copy / "sandboxfile", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    site = Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    shutil.copytree(
-        site, home / "site", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "torch*")
-    )
-    (directory / "Sandboxfile").write_text(ORDINARY)
-    subprocess.run(["chown", "-R", f"{ordinary_user}:{ordinary_user}", str(home)], check=True)
-    program = Program(
-        directory,
-        home / "store",
-        env={
-            "HOME": str(home),
-            "PYTHONPATH": f"{copy}:{home}/site",
-            "XDG_RUNTIME_DIR": "",
-            "USER": ordinary_user,
-        },
-        prefix=("setpriv", f"--reuid={ordinary_user}", f"--regid={ordinary_user}", "--init-groups"),
-    )
-    slug = program("build").last
-    assert program("run", "--", "cat", "/etc/built-by").stdout == "0\n"
-    assert slug in program("snapshots", "list").stdout
-    assert program("build").last == slug
-    program("cache", "gc")
-    subprocess.run(["rm", "-rf", str(home / "store")], check=True)

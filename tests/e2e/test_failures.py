@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 
@@ -60,7 +61,8 @@ def test_a_failing_step_keeps_its_workspace_for_debug(based: Based) -> None:
 
 def test_a_step_that_wants_network_is_told_which_key_to_set(based: Based) -> None:
     program = based(
-        "run:\n  - 'apt-get -o Acquire::Retries=0 update || (echo Could not resolve host; exit 1)'\n"
+        "run:\n  - >-\n    echo 'deb [trusted=yes] http://mirror.example/debian trixie main' > /etc/apt/sources.list"
+        " && apt-get -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update\n"
     )
     ran = program("build", code=1)
     assert "network: true" in ran.stderr
@@ -127,13 +129,23 @@ def test_a_step_over_its_time_is_ended(based: Based) -> None:
 
 
 def test_a_secret_reaches_the_step_and_nothing_else(based: Based) -> None:
+    digest = hashlib.sha256(b"s3cr3t-value").hexdigest()
     program = based(
         "secrets: [TOKEN]\nrun:\n"
-        "  - {run: 'test $(cat /run/secrets/TOKEN) = s3cr3t-value; cat /run/secrets/TOKEN', secrets: [TOKEN]}\n"
-        "verify:\n  - test ! -e /run/secrets/TOKEN\n  - '! grep -r s3cr3t-value /etc /root /run /tmp /var/log'\n"
+        f"  - run: test $(sha256sum < /run/secrets/TOKEN | head -c 64) = {digest}; cat /run/secrets/TOKEN\n"
+        "    secrets: [TOKEN]\n"
+        "verify:\n  - test ! -e /run/secrets\n"
+        "  - '! grep -r s3cr[3]t-value /etc /root /run /tmp /var/log'\n"
     )
     program.env = {"TOKEN": "s3cr3t-value"}
     ran = program("build", "--progress=json")
+    assert "***" in ran.stderr
     assert "s3cr3t" not in ran.stderr + ran.stdout
     assert "s3cr3t" not in program("explain", "run-1", "--log").stdout
     assert b"s3cr3t" not in (program.directory / "sandboxfile.lock").read_bytes()
+
+
+def test_a_secret_that_is_not_set_is_named_before_anything_runs(based: Based) -> None:
+    program = based("secrets: [TOKEN]\nrun:\n  - {run: 'true', secrets: [TOKEN]}\n")
+    ran = program("build", code=2)
+    assert "TOKEN" in ran.stderr

@@ -52,7 +52,7 @@ def check_nothing_left(home: Path) -> None:
         slugs = {f"{snapshot.slug}.json" for snapshot in store.index.snapshots()}
         assert set(os.listdir(store.snapshots)) == slugs
         assert os.listdir(store.locks.directory / "uses") == []
-    assert not [name for name in os.listdir(home) if name.startswith(("index.sqlite.new", "."))]
+    assert not [name for name in os.listdir(home) if name.startswith(("index.new", "."))]
 
 
 POINTS = [
@@ -137,7 +137,7 @@ def test_a_fault_on_the_way_out_is_finished_by_the_next_try(
 
 
 @pytest.mark.parametrize("action", ["raise", "kill"])
-@pytest.mark.parametrize("point", ["index:moved", "index:built"])
+@pytest.mark.parametrize("point", ["index:damaged", "index:built"])
 def test_a_fault_while_the_index_is_made_anew_loses_nothing(tmp_path: Path, point: str, action: str) -> None:
     home = tmp_path / "home"
     assert run(home, "build").returncode == 0

@@ -115,5 +115,5 @@ def test_changes_are_told_one_a_line() -> None:
     assert changes(LOCK, newer) == ("- jq 1", "~ libc6 1 -> 2 (forced by zlib)", "+ zlib 1", "- rich 1")
     assert changes(LOCK, LOCK) == ()
     assert changes(None, LOCK) == (
-        "+ base debian:trixie (1 packages)", "+ jq 1", "+ python3 1", "+ numpy 1", "+ rich 1"
+        "+ base debian:trixie (1 package)", "+ jq 1", "+ python3 1", "+ numpy 1", "+ rich 1"
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sandboxfile.cli.exits import DONE
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
+from sandboxfile.cli.safe import safe
 from sandboxfile.core.units import plural, seconds_text
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Build the layers that changed, run the checks that are not known to pass, publish
 the snapshot, and print its slug as the last line. The lock is written when there is none or it
 lacks something."""
+MOST_CHANGES = 20
+"""Changes of the lock that are shown."""
 
 
 def configure(parser: Parser) -> None:
@@ -42,7 +45,7 @@ def execute(invocation: Invocation) -> int:
         )
         invocation.progress.close()
         if result.lock_changes:
-            console.say(f"wrote {project.lock_path.name}: {plural(len(result.lock_changes), 'change')}")
+            console.say(_lock_text(project.lock_path.name, result.lock_changes))
         _print(invocation, result)
         return DONE
 
@@ -56,6 +59,13 @@ def _print(invocation: Invocation, result: BuildResult) -> None:
         console.document(_document(result))
     else:
         console.data(result.slug)
+
+
+def _lock_text(name: str, changes: tuple[str, ...]) -> str:
+    lines = [f"wrote {name}", *(f"  {safe(change)}" for change in changes[:MOST_CHANGES])]
+    if len(changes) > MOST_CHANGES:
+        lines.append(f"  and {len(changes) - MOST_CHANGES} more")
+    return "\n".join(lines)
 
 
 def _summary(result: BuildResult) -> str:

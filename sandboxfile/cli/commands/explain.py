@@ -138,4 +138,8 @@ def _rule_text(layers: list[PlannedLayer]) -> list[str]:
     if not versions:
         return []
     lines = [f"normalisation rules ({', '.join(sorted(versions))})"]
-    return ["\n".join([*lines, *(f"  {rule}" for rule in (*RULES, *TIME_RULES))])]
+    return [
+        "\n".join(
+            [*lines, *(f"  {rule.describe()}" for rule in RULES), *(f"  {rule}" for rule in TIME_RULES)]
+        )
+    ]

@@ -74,7 +74,7 @@ class LinuxEngine:
     @cached_property
     def runtime(self) -> Runtime:
         """The OCI runtime."""
-        return Runtime(self.helper, self._wanted_runtime)
+        return Runtime(self.helper, self.ids, self._wanted_runtime)
 
     @cached_property
     def stacks(self) -> Stacks:

@@ -17,12 +17,14 @@ from pathlib import Path
 
 from sandboxfile.engine.base import Command, Completed, Output
 from sandboxfile.engines.linux.helper_client import HelperClient
+from sandboxfile.engines.linux.idmap import IdMap
 from sandboxfile.engines.linux.operations import (
     BindMount,
     MakeDirectory,
     Operation,
     ReadModes,
     ReadText,
+    RemoveTree,
     Signal,
     Spawn,
     WriteSecret,
@@ -55,15 +57,17 @@ class Refused(Exception):
 class Runtime:
     """An OCI runtime and what the host gives it."""
 
-    def __init__(self, helper: HelperClient, wanted: str | None) -> None:
+    def __init__(self, helper: HelperClient, ids: IdMap, wanted: str | None) -> None:
         self.helper = helper
         self.path = find_runtime(wanted)
-        self.host = Host(resource.getrlimit(resource.RLIMIT_NOFILE)[1], platform.machine())
+        self._is_crun = os.path.basename(self.path) == "crun"
+        told = None if self._is_crun else (ids.guest_uid, ids.guest_gid)
+        self.host = Host(resource.getrlimit(resource.RLIMIT_NOFILE)[1], platform.machine(), told)
 
     def argv(self, log: str, *arguments: str) -> list[str]:
         """The command line of the runtime; its own complaints go to a file, never among the output."""
         argv = [self.path, "--root", f"{self.helper.base}/runtime", "--log", log, "--log-format", "json"]
-        if os.path.basename(self.path) == "crun":
+        if self._is_crun:
             argv.append("--cgroup-manager=disabled")
         return [*argv, *arguments]
 
@@ -132,7 +136,7 @@ class Runtime:
             staged = Spawn(
                 operation.job, operation.argv, operation.env, pipes.indexes, tuple(owner), operation.pid_file
             )
-            await self.helper.do(*before, staged, descriptors=pipes.theirs)
+            await self._launch(job, [*before, staged], pipes.theirs)
             pipes.close_theirs()
             readers = [
                 Reader(pipes.stdout, lambda data: output("stdout", data)),
@@ -178,17 +182,35 @@ class Runtime:
             return ended.result(), False
         except BaseException:
             if not ended.done():
-                await asyncio.shield(self._end(job))
+                await asyncio.shield(self._end(job, ended))
             raise
         finally:
             ended.cancel()
             for each in broken:
                 each.cancel()
 
-    async def _end(self, job: int) -> None:
+    async def _end(self, job: int, ended: asyncio.Future[int]) -> None:
         if self.helper.running:
             await self.helper.do(Signal(job, signal.SIGKILL, tree=True))
-            await asyncio.wait_for(self.helper.exit_of(job), _GRACE)
+            await asyncio.wait([ended], timeout=_GRACE)
+
+    async def _launch(self, job: int, operations: Sequence[Operation], descriptors: Sequence[int]) -> None:
+        """Start a job; when the caller gives up meanwhile, it is ended again."""
+        try:
+            await self.helper.do(*operations, descriptors=descriptors)
+        except BaseException:
+            if self.helper.running:
+                await asyncio.shield(self.helper.do(Signal(job, signal.SIGKILL, tree=True)))
+            raise
+
+    async def delete(self, name: str) -> None:
+        """Let the runtime forget a container that has ended; crun keeps nothing but a directory of state."""
+        if not self._is_crun:
+            job = self.helper.new_job()
+            argv = self.argv(f"{self.helper.base}/delete-log", "delete", "--force", name)
+            await self.helper.do(Spawn(job, argv, runtime_environment()))
+            await self.helper.exit_of(job)
+        await self.helper.do(RemoveTree(f"{self.helper.base}/runtime/{name}"))
 
     async def judge(self, completed: Completed, log: str, output: Output) -> Completed:
         """Tell a command's failure from the runtime's: only the latter leaves something in its log."""

@@ -54,10 +54,12 @@ _TTY_GROUP = 5
 
 @dataclass(frozen=True)
 class Host:
-    """What the configuration has to know of the host: its hard limit on open files, its architecture."""
+    """What the configuration has to know of the host: its hard limit on open files, its architecture, and
+    for runtimes that want to hear the mapping of a namespace they are told to join, its first ids."""
 
     open_files: int
     machine: str
+    told_ids: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,17 @@ def config(container: Container) -> dict[str, Any]:
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
             "seccomp": profile(container.host.machine, build=container.build),
+            **_mappings(container.host.told_ids),
         },
+    }
+
+
+def _mappings(ids: tuple[int, int] | None) -> dict[str, Any]:
+    if ids is None:
+        return {}
+    names = ("uidMappings", "gidMappings")
+    return {
+        name: [{"containerID": 0, "hostID": first, "size": 65536}] for name, first in zip(names, ids, strict=True)
     }
 
 

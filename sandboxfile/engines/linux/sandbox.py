@@ -306,8 +306,8 @@ class LinuxSandbox:
                 if self._init_job:
                     await self._helper.do(Signal(self._init_job, signal.SIGKILL))
                     await self._helper.exit_of(self._init_job)
-                state = f"{self._helper.base}/runtime/{self.id}"
-                await self._helper.do(Unmount(self._here), RemoveTree(state))
+                await self._runtime.delete(self.id)
+                await self._helper.do(Unmount(self._here))
             if self._owned:
                 await self._engine.delete_tree(self._owned.path)
                 self._owned.release()

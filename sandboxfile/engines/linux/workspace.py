@@ -22,7 +22,6 @@ from sandboxfile.engines.linux.operations import (
     MakeDirectory,
     MakePoints,
     OverlayMount,
-    RemoveTree,
     Spawn,
     Unmount,
     WriteFile,
@@ -156,8 +155,8 @@ class LinuxWorkspace:
             )
         finally:
             if self._helper.running:
-                state = f"{self._helper.base}/runtime/{name}"
-                await self._helper.do(Unmount(bundle), RemoveTree(state), DropPoints(root, made))
+                await runtime.delete(name)
+                await self._helper.do(Unmount(bundle), DropPoints(root, made))
 
     async def place(self, entries: Sequence[TreeEntry]) -> None:
         """Write entries, in order."""

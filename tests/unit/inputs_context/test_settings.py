@@ -44,8 +44,7 @@ def test_without_a_file_everything_has_its_default(tmp_path: Path) -> None:
     assert load_settings({"HOME": str(tmp_path)}) == Settings(home=tmp_path / ".local/share/sandboxfile")
 
 
-def test_the_file_sets_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_the_file_sets_everything(tmp_path: Path) -> None:
     assert load_settings(environ(tmp_path, EVERYTHING)) == Settings(
         home=tmp_path / "store",
         apt_mirrors={

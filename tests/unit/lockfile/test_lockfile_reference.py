@@ -28,6 +28,7 @@ def test_the_settings_of_the_reference_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(block("settings.md"))
     settings = load_settings({"HOME": "/home/me", "SANDBOXFILE_CONFIG": str(tmp_path / "config.toml")})
     assert settings.apt_mirrors["debian"] == ("https://mirror.example/debian",)
+    assert settings.home == Path("/home/me/.local/share/sandboxfile")
     assert settings.host_ca
 
 

@@ -100,6 +100,10 @@ def test_a_lock_reads_back_as_it_was_with_its_metadata() -> None:
     assert [row.url for row in read.installed_wheels()] == [row.url for row in lock.installed_wheels()]
 
 
+def test_line_ends_of_other_systems_are_read() -> None:
+    assert load(dump(example()).replace("\n", "\r\n")) == example()
+
+
 def test_the_text_depends_on_nothing_but_the_lock() -> None:
     lock = example()
     shuffled = replace(lock, inputs={"b": SHA, "a": SHA}, pip_options={})

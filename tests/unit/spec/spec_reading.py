@@ -10,6 +10,20 @@ from sandboxfile.spec.load import load
 from sandboxfile.spec.model import Sandboxfile
 from sandboxfile.spec.recipe import RecipeRef, RecipeText
 
+SEED = r"""
+    name: fun-with-python
+    base: debian:13
+    apt: [python3, python3-pip, python3-venv, python3-dev, build-essential]
+    pip: [requests, httpx, numpy, pandas, python-dotenv]
+    files:
+      - {from: app.py, to: /app/app.py}
+    verify:
+      - python3 --version
+      - pip3 --version
+      - {run: python3 -c "import numpy; print(numpy.__version__)", stdout: '^\d+\.', timeout: 30s}
+    start: {command: python3 /app/app.py, port: 8000, timeout: 30m}
+"""
+
 
 def read(text: str, params: Mapping[str, str] | None = None, **recipes: str) -> Sandboxfile:
     """The document of a YAML text; recipes by name, as texts too."""

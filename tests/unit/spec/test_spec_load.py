@@ -27,21 +27,7 @@ from sandboxfile.spec.model import (
     SnapshotRequest,
     Start,
 )
-from spec_reading import issues, read, read_toml
-
-SEED = r"""
-    name: fun-with-python
-    base: debian:13
-    apt: [python3, python3-pip, python3-venv, python3-dev, build-essential]
-    pip: [requests, httpx, numpy, pandas, python-dotenv]
-    files:
-      - {from: app.py, to: /app/app.py}
-    verify:
-      - python3 --version
-      - pip3 --version
-      - {run: python3 -c "import numpy; print(numpy.__version__)", stdout: '^\d+\.', timeout: 30s}
-    start: {command: python3 /app/app.py, port: 8000, timeout: 30m}
-"""
+from spec_reading import SEED, issues, read, read_toml
 
 SEED_TOML = r"""
     name = "fun-with-python"
@@ -293,6 +279,16 @@ def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
 
 def test_an_alias_to_itself_is_an_issue() -> None:
     assert "stands inside" in issues("base: debian:13\nlabels: &a {x: *a}")[0].message
+
+
+def test_a_package_asked_for_twice_in_two_versions_is_a_conflict() -> None:
+    (issue,) = issues("base: debian:13\napt: [jq=1.7, jq=1.8]")
+    assert (issue.code, str(issue.span)) == ("conflict", "Sandboxfile:2:15")
+
+
+def test_many_entries_take_no_more_than_linear_time() -> None:
+    packages = ", ".join(f"p{number}" for number in range(20_000))
+    assert len(read(f"base: debian:13\napt: [{packages}]").apt.packages) == 20_000
 
 
 def test_issues_know_their_path() -> None:

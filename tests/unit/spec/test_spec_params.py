@@ -97,6 +97,11 @@ def test_a_value_is_not_rendered_again() -> None:
     assert read(text, {"v": "{{ params.v }}"}).env == {"A": "{{ params.v }}"}
 
 
+def test_a_default_cannot_hold_a_template() -> None:
+    (issue,) = issues("base: debian:13\nparams: {a: {default: '{{ params.b }}'}, b: {default: x}}")
+    assert issue.message == "a default cannot hold a template"
+
+
 def test_an_entry_that_a_template_leaves_empty_is_left_out() -> None:
     text = PARAMS + "apt: [jq, '{% if params.debug %}gdb{% endif %}']\n"
     assert len(read(text).apt.packages) == 1

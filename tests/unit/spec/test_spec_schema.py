@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from sandboxfile.spec.load import load
 from sandboxfile.spec.schema import json_schema, recipe_schema
 from sandboxfile.spec.shape import Key, Listing, Names, NotYet, OneOf, Shape, Table
 from sandboxfile.spec.starter import starter
-from spec_reading import issues
-from test_spec_load import SEED
+from spec_reading import SEED, issues
 
 GOOD = (
     SEED,
@@ -59,8 +59,6 @@ def _resolvers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", GOOD)
 def test_good_documents_pass_both(text: str) -> None:
-    import textwrap
-
     text = textwrap.dedent(text)
     assert issues(text) == ()
     jsonschema.validate(strings_of(text), json_schema())

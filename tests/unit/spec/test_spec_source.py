@@ -87,5 +87,13 @@ def test_colour_adds_only_escapes() -> None:
     assert "\x1b[" in render_issue(issue, colour=True)
 
 
+def test_credentials_in_an_address_are_masked_everywhere() -> None:
+    line = "index: https://me:hunter2@index.example/simple"
+    issue = Issue("x", "bad `ftp://me:hunter2@index.example`", Span(Source("S", line), 1, 8, 39))
+    rendered = render_issue(issue)
+    assert "hunter2" not in rendered
+    assert " 1 | index: https://**********@index.example/simple" in rendered
+
+
 def test_a_sentence_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in render_issue(Issue("x", "a \x1b]0;title\x07 b"))

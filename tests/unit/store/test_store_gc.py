@@ -250,6 +250,18 @@ def test_old_remembered_work_goes_and_young_stays(store: Store, clock: Clock) ->
     assert store.index.passed([check]) == {check}
 
 
+def test_a_damaged_index_is_removed_when_it_is_old(store: Store, clock: Clock) -> None:
+    store.index.snapshots()
+    (store.home / "index.sqlite").write_bytes(b"damaged" * 1000)
+    clock.now = time.time()
+    sweep(store, keep_days=1)
+    assert (store.home / "index.sqlite").exists()
+    clock.now += 2 * DAY
+    sweep(store, keep_days=1)
+    assert sorted(path.name for path in store.home.glob("index.*sqlite")) == ["index.2.sqlite"]
+    assert store.index.snapshots() == ()
+
+
 def test_disk_usage_counts_every_byte_once(store: Store, commit_layer: CommitLayer) -> None:
     commit_layer("made", size=1000)
     store.blobs.put_bytes(b"hello")

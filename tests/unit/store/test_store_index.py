@@ -29,6 +29,13 @@ def test_a_recorded_layer_comes_back_whole(store: Store, commit_layer: CommitLay
     assert definition["definition"]["parents"] == [below.key]
 
 
+def test_a_layer_built_again_is_known_by_its_new_content(store: Store, commit_layer: CommitLayer) -> None:
+    made = commit_layer("made")
+    again = replace(made, diff_id=CHECK, size=99, last_used=made.last_used + 5)
+    store.index.record_layer(again)
+    assert store.index.layer(made.key) == again
+
+
 def test_a_layer_is_present_when_record_and_directory_exist(store: Store, commit_layer: CommitLayer) -> None:
     whole, only_record = commit_layer("whole"), commit_layer("only-record")
     shutil.rmtree(store.layer_dir(only_record.key))
@@ -179,7 +186,7 @@ def test_a_files_digest_is_remembered_until_anything_about_it_changes(home: Path
             assert cache.get(key._replace(**{field: 0})) is None
 
 
-def test_a_damaged_index_is_moved_aside_and_made_anew_from_the_directories(
+def test_a_damaged_index_is_left_and_made_anew_from_the_directories(
     home: Path, store: Store, commit_layer: CommitLayer, make_snapshot: MakeSnapshot
 ) -> None:
     layer = commit_layer("made")
@@ -192,8 +199,11 @@ def test_a_damaged_index_is_moved_aside_and_made_anew_from_the_directories(
         assert again.index.snapshots() == (snapshot,)
         assert again.index.layers_present([layer.key]) == {layer.key}
         (notice,) = again.notices
-        assert "index.sqlite.damaged-1" in notice
-        assert (home / "index.sqlite.damaged-1").exists()
+        assert "damaged; it was left as index.sqlite and made anew as index.2.sqlite" in notice
+        assert (home / "index.sqlite").read_bytes().startswith(b"not a database")
+    with Store.open(home) as later:
+        assert later.index.snapshots() == (snapshot,)
+        assert later.notices == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + b"\xff" * 5000])
@@ -213,7 +223,18 @@ def test_any_kind_of_damage_is_survived_even_while_open(
         assert store.notices == ()
 
 
-def test_every_process_follows_when_the_index_is_replaced(
+def test_damage_after_damage_is_survived(home: Path, store: Store, make_snapshot: MakeSnapshot) -> None:
+    snapshot = make_snapshot("web")
+    store.index.publish(snapshot)
+    with Store.open(home) as other:
+        for name in ("index.sqlite", "index.2.sqlite", "index.3.sqlite"):
+            (home / name).write_bytes(b"")
+            assert other.index.snapshots() == (snapshot,)
+            store.index.keep_document("kind", name, 1)
+            assert other.index.document("kind", name) == 1
+
+
+def test_every_process_follows_when_the_index_is_taken_away(
     home: Path, store: Store, make_snapshot: MakeSnapshot
 ) -> None:
     assert store.index.snapshots() == ()
@@ -233,7 +254,7 @@ def test_an_index_of_a_newer_version_is_refused_and_left_alone(home: Path, store
     with pytest.raises(StoreError, match="newer version"):
         store.index.snapshots()
     store.close()
-    assert not list(home.glob("index.sqlite.damaged-*"))
+    assert not (home / "index.2.sqlite").exists()
 
 
 def test_an_older_index_is_migrated_with_its_content(home: Path, store: Store) -> None:
@@ -241,7 +262,7 @@ def test_an_older_index_is_migrated_with_its_content(home: Path, store: Store) -
     store.close()
     newer = (*MIGRATIONS, ("ALTER TABLE documents ADD COLUMN note TEXT NOT NULL DEFAULT 'new'",))
     database = Database(
-        home / "index.sqlite",
+        home,
         guard=lambda: store.locks.lock("index"),
         restore=lambda connection: pytest.fail("made anew"),
         migrations=newer,

@@ -1,0 +1,92 @@
+"""The same without privileges: an ordinary user with a subordinate id range, and the installed wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uv
+
+from tests.e2e.conftest import Program
+
+pytestmark = [pytest.mark.host, pytest.mark.network, pytest.mark.root]
+
+ROOT = Path(__file__).parents[2]
+SMALL = """\
+name: small
+base: debian:13
+apt: [jq]
+files:
+  - {content: "owned\\n", to: /srv/note, owner: "33:33", mode: "0640"}
+run:
+  - id -u > /etc/built-by
+verify:
+  - test -s /etc/built-by
+  - jq --version
+"""
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of this machine."""
+
+    name: str
+    home: Path
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command as the user."""
+        return ("setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups")
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    """A user without privileges, made for the test: a home nobody else can enter, and subordinate ids."""
+    name = f"sbx{os.getpid() % 100000}"
+    subprocess.run(["useradd", "--create-home", "--home-dir", f"/home/{name}", name], check=True)
+    ranges = ["--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535"]
+    subprocess.run(["usermod", *ranges, name], check=True)
+    home = Path(f"/home/{name}")
+    home.chmod(0o700)
+    yield User(name, home)
+    subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def program(user: User, tmp_path: Path) -> Program:
+    """The program as the user has it: the wheel, installed in a virtual environment of the user's own."""
+    tool = uv.find_uv_bin()
+    wheels = tmp_path / "wheels"
+    venv = user.home / "venv"
+    subprocess.run([tool, "build", "--quiet", "--wheel", "--out-dir", wheels, ROOT], check=True)
+    subprocess.run([tool, "venv", "--quiet", "--python", "/usr/bin/python3", venv], check=True)
+    install = [tool, "pip", "install", "--quiet", "--link-mode", "copy", "--python", venv / "bin/python"]
+    subprocess.run([*install, *wheels.glob("*.whl")], check=True)
+    directory = user.home / "project"
+    directory.mkdir()
+    (directory / "Sandboxfile").write_text(SMALL)
+    subprocess.run(["chown", "--recursive", f"{user.name}:{user.name}", user.home], check=True)
+    return Program(
+        directory,
+        user.home / "store",
+        env={"HOME": str(user.home), "USER": user.name, "LOGNAME": user.name, "XDG_RUNTIME_DIR": ""},
+        prefix=user.prefix,
+        program=(str(venv / "bin/sandboxfile"),),
+    )
+
+
+def test_an_ordinary_user_builds_runs_and_lists(program: Program, user: User) -> None:
+    slug = program("build").last
+    ran = program("run", "--", "sh", "-c", "cat /etc/built-by; stat -c '%u:%g %a' /srv/note; id -u")
+    assert ran.stdout == "0\n33:33 640\n0\n"
+    assert slug in program("snapshots", "list").stdout
+    again = program("build", "--progress=json")
+    assert again.last == slug
+    assert again.tasks() == []
+    program("snapshots", "rm", slug)
+    program("cache", "gc", "--keep-days", "0")
+    assert list((user.home / "store" / "layers").iterdir()) == []
