@@ -188,7 +188,7 @@ class Client:
         planned = plan(packages, lock, ())
         with self.store.uses.hold(layers=planned.stack, blobs=_blobs_of(planned)):
             builder = self._builder(project, lock, None, offline=offline)
-            await builder.build_layers(self._reconcile(planned, None), Outcomes())
+            await builder.build_layers(await self._reconcile(planned, None), Outcomes())
         return planned.stack
 
     def check_lock(self, project: Project) -> None:
@@ -232,17 +232,17 @@ class Client:
             self.reporter.emit(
                 Notice("info", f"{LOCK_NAME} is not up to date; a build would write: {', '.join(changes)}")
             )
-        return self._plan(project, lock, self._scan(project), force)
+        return await self._plan(project, lock, self._scan(project), force)
 
-    def _plan(
+    async def _plan(
         self, project: Project, lock: Lockfile, context: ContextTree, force: Sequence[str] = ()
     ) -> Reconciled:
         from sandboxfile.plan.planner import plan
 
         planned = plan(project.sandboxfile, lock, context.entries)
-        return self._reconcile(planned, project.environment, force)
+        return await self._reconcile(planned, project.environment, force)
 
-    def _reconcile(self, plan: Plan, environment: str | None, force: Sequence[str] = ()) -> Reconciled:
+    async def _reconcile(self, plan: Plan, environment: str | None, force: Sequence[str] = ()) -> Reconciled:
         from sandboxfile.plan.reconcile import reconcile
 
         index = self.store.index
@@ -250,13 +250,20 @@ class Client:
         head = index.head(environment) if environment else None
         return reconcile(
             plan,
-            have=index.layers_present([layer.key for layer in plan.layers]),
+            have=await self._present(plan.stack),
             blobs=wanted - set(self.store.blobs.missing(wanted)),
             passed=index.passed([check.key for check in plan.checks]),
             published=index.snapshot(plan.slug) is not None,
             previous=head.definitions if head else None,
             force=force,
         )
+
+    async def _present(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
+        """Which layers are there. The linux engine keeps its layers in the store, whose index answers
+        without an engine; others are asked."""
+        if self._engine_name == "linux":
+            return self.store.index.layers_present(keys)
+        return await self.engine.have(keys)
 
     # Building.
 
@@ -278,7 +285,7 @@ class Client:
                 raise
             lock, changes = await self.lock(project, offline=offline)
         context = self._scan(project)
-        reconciled = self._plan(project, lock, context, force)
+        reconciled = await self._plan(project, lock, context, force)
         plan = reconciled.plan
         outcomes = Outcomes()
         builder = self._builder(project, lock, context, offline=offline)
@@ -333,6 +340,7 @@ class Client:
             store=self.store,
             reporter=self.reporter,
             fetch=fetch,
+            present=self._present,
             ingredients=Ingredients(inline=context.inline if context else {}, secrets=secrets),
             on_failed=lambda failed: self._keep_failure(project, failed),
         )
@@ -373,7 +381,7 @@ class Client:
 
         lock = self._current_lock(project)
         context = self._scan(project)
-        reconciled = self._plan(project, lock, context)
+        reconciled = await self._plan(project, lock, context)
         if reconciled.builds:
             raise BuildError(
                 f"{plural(len(reconciled.builds), 'layer')} of this environment "
@@ -427,7 +435,7 @@ class Client:
 
         stack = tuple(LayerKey(Digest(key)) for key in snapshot.layers)
         hold = self.store.uses.hold(layers=stack)
-        missing = set(stack) - self.store.index.layers_present(stack)
+        missing = set(stack) - await self._present(stack)
         if missing:
             hold.release()
             raise NoSuchSnapshot(
@@ -439,9 +447,10 @@ class Client:
         mode = network if network is not None else str(snapshot.config.get("network") or "none")
         return await self.engine.start(stack, limits=_limits(snapshot.config), network=mode)
 
-    async def debug(self, project: Project) -> tuple[Sandbox, Command]:
-        """A sandbox in the state that this project's last failed step or check left, and the command that
-        failed. Raises UsageError when nothing failed, EngineError when the state is gone."""
+    async def debug(self, project: Project) -> tuple[Sandbox, Command, str]:
+        """A sandbox in the state that this project's last failed step or check left, the command that
+        failed, and the sentence that said so. Raises UsageError when nothing failed, EngineError when the
+        state is gone."""
         from sandboxfile.build.failed import command_of_record
 
         failure = self.store.index.failure(project.environment)
@@ -452,13 +461,13 @@ class Client:
             )
         command, stack = command_of_record(failure.command)
         self.store.uses.hold(layers=stack)
-        if set(stack) - self.store.index.layers_present(stack):
+        if set(stack) - await self._present(stack):
             raise EngineError(
                 f"the layers below the failed `{failure.layer}` are no longer in the store",
                 hint="run `sandboxfile build` again",
             )
         sandbox = await self.engine.start(stack, network=command.network, workspace=failure.workspace or None)
-        return sandbox, command
+        return sandbox, command, str(failure.command.get("message", failure.layer))
 
     # Looking after the store.
 
@@ -516,17 +525,20 @@ class Client:
         days = KEEP_DAYS if keep_days is None else keep_days
         swept = sweep(self.store, keep_days=days, dry_run=dry_run)
         if not dry_run:
+            await self.engine.remove(tuple(swept.garbage.layers))
             await self._empty_trash(trash_entries(self.store))
         return swept.sizes
 
     async def _empty_trash(self, entries: Sequence[Path]) -> None:
         from sandboxfile.engines.linux.engine import LinuxEngine
+        from sandboxfile.store.sweep import empty_trash
 
-        engine = self.engine
-        if isinstance(engine, LinuxEngine):
-            await engine.sweep()
-            for entry in entries:
-                await engine.delete_tree(entry)
+        if not isinstance(self.engine, LinuxEngine):
+            empty_trash(self.store)
+            return
+        await self.engine.sweep()
+        for entry in entries:
+            await self.engine.delete_tree(entry)
 
     def _tell_waiting(self, what: str) -> Callable[[int | None], None]:
         def tell(pid: int | None) -> None:
@@ -541,6 +553,8 @@ class Client:
             await self._opened.close()
             self._opened = None
         if "store" in self.__dict__:
+            for text in self.store.notices:
+                self.reporter.emit(Notice("warning", text))
             self.store.close()
 
     async def __aenter__(self) -> Client:

@@ -56,6 +56,15 @@ class AptProblem:
     stanzas: Mapping[str, str] = field(default_factory=dict)
     recommends: bool = False
 
+    def package(self, request: AptRequest) -> str:
+        """The package that answers a request: of that name, else the only one that provides it."""
+        indexes = [suite.index() for suite in self.suites]
+        if not any(request.name in index for index in indexes):
+            providers = {name for index in indexes for name in index.providers(request.name)}
+            if len(providers) == 1:
+                return providers.pop()
+        return request.name
+
     def known(self) -> dict[tuple[str, str, str], DebRow]:
         """Preferred rows by what apt calls them."""
         return {(row.name, row.version, row.arch): row for row in self.preferred}
@@ -269,12 +278,10 @@ async def _check_complete(problem: AptProblem, solver: _Solver, solution: Soluti
     after.update({p.name: p.version for p in solution.install})
     for name in removed - {p.name for p in solution.install}:
         after.pop(name, None)
-    instead = {asked: name for name, asked in solution.selected}
     dropped = []
     for request in problem.requests:
-        name = instead.get(request.name, request.name)
-        there = name in after or _provided(problem, request.name, after)
-        if not there or request.version not in {None, after.get(name)}:
+        name = problem.package(request)
+        if name not in after or request.version not in {None, after.get(name)}:
             dropped.append(request)
     if not dropped:
         return
@@ -285,10 +292,6 @@ async def _check_complete(problem: AptProblem, solver: _Solver, solution: Soluti
         if trial is not None and not {n for n, _ in trial.remove} & {r.name for r in dropped}:
             raise _conflict([*dropped, request], words)
     raise _conflict(dropped, words)
-
-
-def _provided(problem: AptProblem, name: str, installed: Collection[str]) -> bool:
-    return any(p in installed for suite in problem.suites for p in suite.index().providers(name))
 
 
 def _conflict(requests: Sequence[AptRequest], words: tuple[str, ...]) -> ResolveError:
@@ -319,7 +322,7 @@ def _issues(requests: Sequence[AptRequest], code: str, message: str) -> tuple[Is
 
 
 def _transition(problem: AptProblem, solution: Solution) -> AptTransition:
-    requested = {request.name for request in problem.requests} | {name for name, _ in solution.selected}
+    requested = {problem.package(request) for request in problem.requests}
     reinstalled = {package.name for package in solution.install}
     removed = [(n, v) for n, v in solution.remove if n not in reinstalled]
     new = [package for package in solution.install if package.old is None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from sandboxfile.build.checks import CheckResult, run_checks
@@ -18,16 +18,20 @@ from sandboxfile.build.layers import Ingredients, LayerFailedError, build_layer
 from sandboxfile.build.runner import Log
 from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
+from sandboxfile.core.layer import LayerKey
 from sandboxfile.core.units import size_text
 from sandboxfile.engine.base import Committed, Engine
-from sandboxfile.errors import SandboxfileError, StepFailed, VerifyFailed
+from sandboxfile.errors import BuildError, SandboxfileError, StepFailed, VerifyFailed
 from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled
 from sandboxfile.plan.schedule import Schedule
+from sandboxfile.store.failure import full_disk, store_error
 from sandboxfile.store.records import layer_record
 from sandboxfile.store.store import Store
 
 Fetch = Callable[[PlannedFetch], Awaitable[None]]
 """Brings the files of a planned fetch into the store."""
+Present = Callable[[Sequence[LayerKey]], Awaitable[frozenset[LayerKey]]]
+"""Which layers are there."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Builder:
         store: Store,
         reporter: Reporter,
         fetch: Fetch,
+        present: Present,
         ingredients: Ingredients,
         on_failed: Callable[[FailedStep], None],
     ) -> None:
@@ -59,6 +64,7 @@ class Builder:
         self._store = store
         self._reporter = reporter
         self._fetch = fetch
+        self._present = present
         self._ingredients = ingredients
         self._on_failed = on_failed
         self._parallel = max(2, os.cpu_count() or 2)
@@ -102,7 +108,7 @@ class Builder:
             async with self._store.locks.exclusive(
                 f"layer-{hexadecimal(layer.key)}", on_wait=self._waiting(task)
             ):
-                if layer.key in self._store.index.layers_present([layer.key]) and not forced:
+                if layer.key in await self._present([layer.key]) and not forced:
                     outcomes.reused.append(layer.name)
                     outcome, detail = Outcome.REUSED, "built by another process meanwhile"
                     return
@@ -131,6 +137,12 @@ class Builder:
             return await build_layer(
                 layer, engine=self._engine, store=self._store, ingredients=self._ingredients, log=log
             )
+        except OSError as error:
+            raise store_error(error, f"building `{layer.name}`") from error
+        except BuildError as error:
+            if log.wants_space:
+                raise full_disk(f"building `{layer.name}`", log.tail()) from error
+            raise
         finally:
             log.close()
 

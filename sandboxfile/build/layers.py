@@ -84,6 +84,10 @@ async def build_layer(
             await _run(definition, layer, workspace, engine, ingredients, log)
         return await workspace.commit(definition, layer.key)
     except StepFailed as error:
+        if log.wants_space and not isinstance(definition, RunLayer):
+            # Not the fault of a step: nothing in the workspace would tell more than the disk does.
+            await workspace.abort()
+            raise
         keep = Capability.KEEP_WORKSPACE in engine.capabilities
         await workspace.abort(keep=keep)
         command = (
@@ -175,6 +179,8 @@ async def _run(
             "steps have no network unless they ask for it; write this one as `{run: …, network: true}`, "
             "or list what it fetches under `apt`, `pip` or `files`"
         )
+    elif log.wants_space:
+        hint = "it ran out of space; `sandboxfile cache gc` frees what nothing needs"
     raise StepFailed(
         f"the step `{layer.name}` {how_it_ended(completed, definition.timeout)}",
         layer=layer.name,

@@ -98,7 +98,8 @@ async def _built(context: PipContext, local: Path) -> dict[str, WheelRow]:
     """Wheels of the distributions that may be built, in `local`, and their rows by file name."""
     if not context.pip.build:
         return {}
-    if context.build_stack is None:
+    build_stack = context.build_stack
+    if build_stack is None:
         raise ResolveError("distributions cannot be built from source here")
     builder = WheelBuilder(
         interpreter=context.interpreter,
@@ -109,7 +110,7 @@ async def _built(context: PipContext, local: Path) -> dict[str, WheelRow]:
         settings=context.settings,
         downloader=context.downloader,
         reporter=context.reporter,
-        stack=lambda: context.build_stack(context.lock),  # type: ignore[misc]
+        stack=lambda: build_stack(context.lock),
         epoch=context.lock.base.epoch,
         offline=context.offline,
     )

@@ -53,17 +53,29 @@ class Project:
     @cached_property
     def requests(self) -> Requests:
         """What the lock has to answer."""
+        from sandboxfile.core.digest import digest_bytes
         from sandboxfile.spec.requests import requests_of
 
-        requests, inputs = self.pip_inputs
+        requests, constraints = self.pip_inputs
+        inputs = dict(constraints)
+        for name in self._key_files():
+            try:
+                inputs[name] = digest_bytes((self.directory / name).read_bytes())
+            except OSError:
+                # Whoever needs the key says what is wrong with it, and where it is named.
+                inputs[name] = ""
         return requests_of(self.sandboxfile, pip_requests=requests, inputs=inputs)
+
+    def _key_files(self) -> tuple[str, ...]:
+        """The files that hold signing keys of apt sources; a key may also stand in the Sandboxfile."""
+        sources = self.sandboxfile.apt.sources
+        return tuple(s.signed_by for s in sources if "-----BEGIN" not in s.signed_by)
 
     def documents(self) -> tuple[Path, ...]:
         """The files and directories that were read beside the Sandboxfile, its lock and its `files`."""
         from sandboxfile.inputs.requirements import files_read
 
-        keys = [s.signed_by for s in self.sandboxfile.apt.sources if "-----BEGIN" not in s.signed_by]
-        names = [*files_read(self.directory, self.sandboxfile.pip), *keys]
+        names = [*files_read(self.directory, self.sandboxfile.pip), *self._key_files()]
         recipes = [Path(recipe.directory) for recipe in self.sandboxfile.recipes]
         return (*(self.directory / name for name in names), *recipes)
 

@@ -51,6 +51,7 @@ class Log:
         self._open_line = ""
         self._written = 0
         self.wants_network = False
+        self.wants_space = False
 
     def output(self, stream: str, data: bytes) -> None:
         """Take a piece of output (an engine's `Output` callback)."""
@@ -89,6 +90,8 @@ class Log:
         self._lines.extend(line.rstrip("\r").rpartition("\r")[2] for line in lines)
         if not self.wants_network and _WANT_OF_NETWORK.search(text):
             self.wants_network = True
+        if not self.wants_space and "No space left on device" in text:
+            self.wants_space = True
         self._reporter.emit(TaskOutput(self._task, text))
 
 

@@ -15,14 +15,14 @@ from sandboxfile.core.environment import build_environment
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskOutput, TaskStarted
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.engine.base import Command, Engine, Mount
-from sandboxfile.errors import IntegrityError, Issue, ResolveError, StepFailed
+from sandboxfile.errors import IntegrityError, Issue, PlanError, ResolveError, StepFailed
 from sandboxfile.inputs.download import Downloader, Wanted, shown
-from sandboxfile.inputs.interpreter import Interpreter
+from sandboxfile.inputs.interpreter import Interpreter, interpreter_of
 from sandboxfile.inputs.pipsolver import PipProblem, UvError, default_index, explain, solve_pip, uv_program
 from sandboxfile.inputs.sdists import Release, build_requires, releases
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.inputs.wheels import Candidate, rank
-from sandboxfile.spec.lock import WheelRow
+from sandboxfile.spec.lock import Lockfile, WheelRow
 from sandboxfile.spec.model import Pip, PipRequest
 from sandboxfile.store.store import Store
 
@@ -207,6 +207,48 @@ class WheelBuilder:
         wanted = [Wanted(row.sha256, row.size, row.filename, (row.url,)) for row in rows]
         await self.downloader.fetch(wanted, task=f"fetch:{name}-build")
         return rows
+
+
+async def restore_built(
+    lock: Lockfile,
+    *,
+    pip: Pip,
+    directory: Path,
+    engine: Engine,
+    store: Store,
+    settings: Settings,
+    reporter: Reporter,
+    build_stack: Callable[[Lockfile], Awaitable[Sequence[LayerKey]]],
+    offline: bool = False,
+) -> None:
+    """Build again every wheel that a lock holds as built from source and the store does not have: no index
+    could be asked for one. Raises IntegrityError when a build gives other bytes than the lock names."""
+    missing = [row for row in lock.installed_wheels() if row.built and not store.blobs.has(row.sha256)]
+    if not missing:
+        return
+    versions = {row.name: row.version for row in lock.installed_debs().values()}
+    interpreter = interpreter_of(versions, lock.base.architecture)
+    if interpreter is None:
+        raise PlanError("the lock holds wheels built from source, and no interpreter to build them again")
+
+    async def stack() -> Sequence[LayerKey]:
+        return await build_stack(lock)
+
+    builder = WheelBuilder(
+        interpreter=interpreter,
+        pip=pip,
+        directory=directory,
+        epoch=lock.base.epoch,
+        offline=offline,
+        stack=stack,
+        engine=engine,
+        store=store,
+        settings=settings,
+        downloader=Downloader(store.blobs, settings, reporter),
+        reporter=reporter,
+    )
+    for row in missing:
+        await builder.again(row)
 
 
 def _allowed(version: str, name: str, requests: Sequence[PipRequest]) -> bool:

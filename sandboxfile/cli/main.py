@@ -149,9 +149,9 @@ class Attempt:
 
         try:
             with tempfile.NamedTemporaryFile(
-                "w", prefix="sandboxfile-error-", suffix=".txt", delete=False
+                "wb", prefix="sandboxfile-error-", suffix=".txt", delete=False
             ) as file:
-                file.write(text)
+                file.write(text.encode("utf-8", "backslashreplace"))
         except OSError:
             return tuple(text.splitlines())
         return (f"the traceback is in {file.name}",)

@@ -17,7 +17,6 @@ SIMULATE = ("apt-get", "--simulate", "--allow-downgrades", "install")
 
 _INST = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+) .*?\[([a-z0-9-]+)\]\)")
 _REMV = re.compile(r"^(?:Remv|Purg) (\S+)(?: \[([^\]]*)\])?")
-_NOTE = re.compile(r"selecting '([^']+)' (?:instead of|for) '?([^']+)'?")
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,10 @@ class Installed:
 
 @dataclass(frozen=True)
 class Solution:
-    """What a simulated installation would do.
-
-    selected: (package, name it was asked for by) where a virtual package was requested
-    """
+    """What a simulated installation would do; `remove` holds names and versions."""
 
     install: tuple[Installed, ...]
     remove: tuple[tuple[str, str], ...]
-    selected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,27 +113,23 @@ def parse(output: str) -> Solution:
     """The solution in a simulation's output."""
     install: list[Installed] = []
     remove: list[tuple[str, str]] = []
-    selected: list[tuple[str, str]] = []
     for line in output.splitlines():
         if found := _INST.match(line):
             name, old, version, arch = found.groups()
             install.append(Installed(name.partition(":")[0], version, arch, old or None))
         elif found := _REMV.match(line):
             remove.append((found.group(1).partition(":")[0], found.group(2) or ""))
-        elif found := _NOTE.search(line):
-            selected.append((found.group(1), found.group(2)))
-    return Solution(tuple(install), tuple(remove), tuple(selected))
+    return Solution(tuple(install), tuple(remove))
 
 
-def explanation(errors: str) -> tuple[str, ...]:
-    """apt's own words on why there is no solution, without its advice for interactive use."""
-    kept = []
-    for line in errors.splitlines():
-        text = line.rstrip()
-        if not text or text.startswith(("W: ", "N: ", "Reading ", "Building ", "NOTE: ", "Note, ")):
-            continue
-        kept.append(text)
-    return tuple(kept[-20:])
+def explanation(output: str) -> tuple[str, ...]:
+    """apt's own words on why there is no solution, without what it says on every run."""
+    lines = [line.rstrip() for line in output.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("W: ", "N: ", "NOTE: ", "Note, "))]
+    for number, line in enumerate(lines):
+        if line.startswith(("The following packages have unmet dependencies", "E: ")):
+            return tuple(lines[number:][:20])
+    return tuple(lines[-20:])
 
 
 def named_in(errors: Sequence[str]) -> frozenset[str]:

@@ -109,7 +109,9 @@ class Downloader:
             self._reporter.emit(TaskFinished(task, Outcome.CANCELLED if cancelled else Outcome.FAILED))
             raise
         progress.finish()
-        self._reporter.emit(TaskFinished(task, Outcome.DONE, f"{plural(len(missing), 'file')}, {size_text(progress.done)}"))
+        self._reporter.emit(
+            TaskFinished(task, Outcome.DONE, f"{plural(len(missing), 'file')}, {size_text(progress.done)}")
+        )
 
     async def _fetch_one(self, client: httpx.AsyncClient, item: Wanted, progress: _Progress) -> None:
         failures: list[str] = []

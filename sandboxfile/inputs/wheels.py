@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -67,7 +68,7 @@ def read_pylock(text: str, interpreter: Interpreter) -> tuple[WheelRow, ...]:
 
 
 def _candidate(wheel: Mapping[str, Any]) -> Candidate:
-    url = wheel.get("url") or wheel.get("path", "")
+    url = wheel.get("url") or Path(wheel.get("path", "")).absolute().as_uri()
     filename = wheel.get("name") or unquote(urlsplit(url).path.rpartition("/")[2])
     return Candidate(filename, url, wheel.get("hashes", {}).get("sha256", ""), int(wheel.get("size", 0)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +23,7 @@ class PlannedLayer:
     chain:   keys of all the plan's layers, lowest first; one tuple that all of them share
     detached: True when its key does not depend on the stack
     inherited: True for a layer of a `snapshot:` base, which has no definition here
+    forced:  better words for lines of a diff, by line (`+ zlib1g 2` is `~ zlib1g 1 -> 2, forced by z-dev`)
     """
 
     name: str
@@ -33,6 +35,7 @@ class PlannedLayer:
     chain: tuple[LayerKey, ...] = field(compare=False, repr=False)
     detached: bool = False
     inherited: bool = False
+    forced: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     span: Span | None = field(default=None, compare=False)
 
     @property

@@ -7,7 +7,7 @@ which holds everything below that one, and the keys of the detached layers since
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandboxfile.core.digest import Digest, digest_of
@@ -127,6 +127,7 @@ class _Layer:
     key: LayerKey
     definition: Definition | None
     span: Span | None
+    forced: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, position: int, chain: tuple[LayerKey, ...]) -> PlannedLayer:
         detached = isinstance(self.definition, FilesLayer) and not self.definition.parents
@@ -139,6 +140,7 @@ class _Layer:
             chain=chain,
             detached=detached,
             inherited=self.definition is None,
+            forced=self.forced,
             span=self.span,
         )
 
@@ -152,9 +154,16 @@ class _Chain:
     fetches: list[PlannedFetch] = field(default_factory=list)
     parents: list[LayerKey] = field(default_factory=list)
 
-    def attached(self, name: str, title: str, definition: Definition, span: Span | None) -> None:
+    def attached(
+        self,
+        name: str,
+        title: str,
+        definition: Definition,
+        span: Span | None,
+        forced: Mapping[str, str] | None = None,
+    ) -> None:
         key = layer_key(definition)
-        self.layers.append(_Layer(name, title, key, definition, span))
+        self.layers.append(_Layer(name, title, key, definition, span, forced or {}))
         self.parents = [key]
 
     def detached(self, name: str, title: str, definition: FilesLayer, span: Span | None) -> None:
@@ -241,8 +250,26 @@ def _add_apt(chain: _Chain, spec: Sandboxfile, name: str, group: AptTransition) 
         facts.append(f"{len(group.removed)} removed")
     requests = listing(sorted(group.requests), 5, " ") or "packages"
     span = _requested(group.requests, {str(r): r.span for r in spec.apt.packages}, spec.apt.span)
-    chain.attached(name, f"apt: {one_line(requests)} ({'; '.join(facts)})", layer, span)
+    chain.attached(name, f"apt: {one_line(requests)} ({'; '.join(facts)})", layer, span, _forced(group))
     chain.fetch(name, _debs(group.rows))
+
+
+def _forced(group: AptTransition) -> dict[str, str]:
+    """What a group does to packages that are there, and why, by the line a diff has for it."""
+    lines = {}
+    for row in group.rows:
+        if row.replaces:
+            change = f"~ {row.name} {row.replaces} -> {row.version}{_because(row.because)}"
+            lines[f"+ {row.name} {row.version}"] = change
+            lines[f"+ {row.name}:{row.arch} {row.version}"] = change
+    for removed in group.removed:
+        line = f"- {removed.name} {removed.version}{_because(removed.because)}"
+        lines[f"- {removed.name}:{removed.arch}"] = line
+    return {line: one_line(change, 120) for line, change in lines.items()}
+
+
+def _because(name: str | None) -> str:
+    return f", forced by {name}" if name else ""
 
 
 def _add_pip(chain: _Chain, spec: Sandboxfile, name: str, group: PipTransition) -> None:

@@ -100,16 +100,15 @@ def _layer(
 
 
 def _why_build(layer: PlannedLayer, history: History) -> Reason:
+    lines = _lines(layer, history)
     if not history.known:
-        return Reason("no-record", "not built yet", history.changes(layer.name))
+        return Reason("no-record", "not built yet", lines)
     before = history.before(layer.name)
     if before is None:
-        lines = history.changes(layer.name)
-        text = "new step" if layer.kind == "run" else listing(lines) or "new layer"
+        text = "new step" if layer.kind == "run" else _joined(lines) or "new layer"
         return Reason("no-record", text, lines)
-    lines = history.changes(layer.name)
     if lines:
-        return Reason("definition-changed", listing(lines), lines)
+        return Reason("definition-changed", _joined(lines), lines)
     if history.same_key(layer.name):
         return Reason("missing", "built before, but no longer in the store")
     what, names, phrases = _causes(history, layer.name)
@@ -118,6 +117,17 @@ def _why_build(layer: PlannedLayer, history: History) -> Reason:
     else:
         text = f"{what} below changed: {', '.join(phrases)}"
     return Reason("parent-changed", text, phrases)
+
+
+def _lines(layer: PlannedLayer, history: History) -> tuple[str, ...]:
+    """The changes of a layer; what is done to packages that were there comes first."""
+    lines = history.changes(layer.name)
+    forced = [layer.forced[line] for line in lines if line in layer.forced]
+    return (*forced, *(line for line in lines if line not in layer.forced))
+
+
+def _joined(lines: tuple[str, ...]) -> str:
+    return listing(lines, joint="; " if any(", " in line for line in lines) else ", ")
 
 
 def _why_place(layer: PlannedLayer, history: History) -> Reason:

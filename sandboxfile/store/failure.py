@@ -16,7 +16,7 @@ def store_error(error: OSError, doing: str) -> StoreError:
     """The error to raise when the system refused while `doing` something (`writing a package`)."""
     where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return StoreError(f"the disk is full; it happened while {doing}{where}", hint=FREE_SPACE)
+        return full_disk(f"{doing}{where}")
     if error.errno == errno.EDQUOT:
         return StoreError(f"the disk quota is used up; it happened while {doing}{where}", hint=FREE_SPACE)
     if error.errno == errno.EROFS:
@@ -30,6 +30,11 @@ def store_error(error: OSError, doing: str) -> StoreError:
             hint="the store must belong to the user who runs sandboxfile; SANDBOXFILE_HOME names another one",
         )
     return StoreError(f"{error.strerror or error} while {doing}{where}")
+
+
+def full_disk(doing: str, details: tuple[str, ...] = ()) -> StoreError:
+    """The error to raise when there is no space left; `details` is what a program said of it."""
+    return StoreError(f"the disk is full; it happened while {doing}", hint=FREE_SPACE, details=details)
 
 
 @contextmanager

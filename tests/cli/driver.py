@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 if __name__ == "__main__":
     from sandboxfile import api
     from sandboxfile.cli.main import main
-    from tests.cli.fake import FakeClient
+    from tests.cli.fake import FakeClient, fake_doctor
 
     api.Client = FakeClient  # type: ignore[assignment,misc]
+    api.doctor = fake_doctor  # type: ignore[assignment]
     main()

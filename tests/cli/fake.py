@@ -17,6 +17,7 @@ import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sandboxfile import errors
@@ -155,7 +156,8 @@ class FakeClient:
     raise: {verb: name of a scenario of `scenario`}
     config: the configuration of the one snapshot
     events: whether a build reports work
-    wait: whether a build waits forever
+    wait: whether a build waits forever (`stubborn`: even when it is cancelled)
+    unchanged, settled, empty, log, lock, requirements: what the verbs find
     """
 
     def __init__(
@@ -351,3 +353,10 @@ def scenario(name: str) -> BaseException:
         "bug": ZeroDivisionError("division by zero"),
     }
     return cases[name]
+
+
+def fake_doctor() -> tuple[SimpleNamespace, ...]:
+    """The requirements of the script."""
+    script = json.loads(os.environ["FAKE_CLIENT"])
+    names = ("name", "ok", "detail", "remedy")
+    return tuple(SimpleNamespace(**dict(zip(names, row, strict=True))) for row in script["requirements"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
@@ -175,11 +174,25 @@ def test_schema_is_json(sandboxfile: Make) -> None:
     assert "$schema" in sandboxfile().run("schema").exits(0).json()
 
 
-def test_doctor_prints_each_requirement(sandboxfile: Make) -> None:
+def test_doctor_prints_each_requirement_and_its_remedy(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(
+        requirements=[["crun", True, "1.14", ""], ["pasta", False, "not found", "apt-get x"]]
+    )
+    session.run("doctor").stdout(
+        """
+        ok       crun   1.14
+        missing  pasta  not found
+                  apt-get x
+        """
+    ).stderr("1 requirement missing: pasta").exits(3)
+    assert session.run("doctor", "--json").exits(3).json()[1]["remedy"] == "apt-get x"
+    session.fake(requirements=[["crun", True, "1.14", ""]]).run("doctor", "-q").stderr("").exits(0)
+
+
+def test_doctor_knows_this_machine(sandboxfile: Make) -> None:
     ended = sandboxfile().run("doctor", "--json")
     assert ended.code in {0, 3}
-    assert all({"name", "ok", "detail", "remedy"} <= each.keys() for each in json.loads(ended.out))
-    assert sandboxfile().run("doctor").code == ended.code
+    assert all({"name", "ok", "needed", "detail", "remedy"} == each.keys() for each in ended.json())
 
 
 @pytest.mark.parametrize("verb", ["plan", "build", "lock", "verify", "check"])

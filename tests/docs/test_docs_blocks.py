@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import SpecError
 from sandboxfile.inputs.recipes import RecipeReader, shipped_directories
-from sandboxfile.spec.load import load
+from sandboxfile.spec.load import RecipeText, load
 from sandboxfile.spec.source import render_issue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,18 +88,14 @@ COMMANDS = list(commands())
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_a_yaml_block_is_a_sandboxfile_without_issues(block: Block) -> None:
-    text = block.text
+    text, read_recipe = block.text, RecipeReader(shipped_directories(), ROOT)
     if "recipe" in block.words:
-        pytest.skip("a recipe, which is loaded as part of a Sandboxfile")
+        recipe = RecipeText("recipe", "/recipe", str(block), block.text.encode())
+        text, read_recipe = "use: [./recipe]\n", lambda _: recipe
     if not re.search(r"^base:", text, re.MULTILINE):
         text = "base: debian:13\n" + text
     try:
-        load(
-            str(block),
-            text.encode(),
-            format="yaml",
-            read_recipe=RecipeReader(shipped_directories(), ROOT),
-        )
+        load(str(block), text.encode(), format="yaml", read_recipe=read_recipe)
     except SpecError as error:
         pytest.fail("\n\n".join(render_issue(issue) for issue in error.issues))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+
 from sandboxfile import errors
 from sandboxfile.cli import exits
 from sandboxfile.cli.jsonlines import event_record

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tests.e2e.conftest import Program
@@ -42,7 +43,7 @@ def processes_naming(text: str) -> list[str]:
 
 
 def test_two_builds_of_one_file_at_once_share_the_work(based: Based) -> None:
-    program = based("apt: [jq]\nrun:\n  - date +%s.%N > /etc/when\nverify:\n  - jq --version\n")
+    program = based(f"apt: [jq]\nrun:\n  - 'date +%s.%N > /etc/when; : {uuid4()}'\nverify:\n  - jq --version\n")
     both = [program.start("build", "--progress=json") for _ in range(2)]
     done = [process.communicate() for process in both]
     assert [p.returncode for p in both] == [0, 0], done
@@ -66,10 +67,10 @@ def test_a_build_killed_at_random_moments_leaves_nothing_behind(
     )
     seed = random.SystemRandom().randrange(1 << 32)
     dice = random.Random(seed)
-    for attempt in range(20):
-        program.write(
-            (program.directory / "Sandboxfile").read_text().replace("seq 200000", f"seq 20000{attempt}")
-        )
+    text = (program.directory / "Sandboxfile").read_text()
+    for _ in range(20):
+        # Another step each time, so that every build has work to be killed in.
+        program.write(text.replace("seq 200000", f"seq {dice.randrange(100_000, 10_000_000)}"))
         process = program.start("build", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=dice.uniform(0.05, 4.0))

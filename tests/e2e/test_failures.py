@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from tests.e2e.conftest import Program
@@ -42,7 +43,7 @@ def test_a_failing_check_gates_the_slug_and_debug_opens_the_same_state(based: Ba
 def test_a_failing_step_keeps_its_workspace_for_debug(based: Based) -> None:
     program = based(
         "env: {COLOUR: blue}\nrun:\n  - echo one > /etc/one\n"
-        "  - {run: 'echo half > /etc/half; echo to stderr >&2; exit 3', workdir: /etc}\n"
+        f"  - {{run: 'echo half > /etc/half; echo to stderr >&2; : {uuid4()}; exit 3', workdir: /etc}}\n"
     )
     ran = program("build", code=1)
     assert "exited with 3" in ran.stderr
@@ -132,9 +133,9 @@ def test_a_secret_reaches_the_step_and_nothing_else(based: Based) -> None:
     digest = hashlib.sha256(b"s3cr3t-value").hexdigest()
     program = based(
         "secrets: [TOKEN]\nrun:\n"
-        f"  - run: test $(sha256sum < /run/secrets/TOKEN | head -c 64) = {digest}; cat /run/secrets/TOKEN\n"
+        f"  - run: test $(sha256sum < /run/secrets/TOKEN | head -c 64) = {digest}; cat /run/secrets/TOKEN; true {uuid4()}\n"
         "    secrets: [TOKEN]\n"
-        "verify:\n  - test ! -e /run/secrets\n"
+        "verify:\n  - test ! -e /run/secrets/TOKEN\n"
         "  - '! grep -r s3cr[3]t-value /etc /root /run /tmp /var/log'\n"
     )
     program.env = {"TOKEN": "s3cr3t-value"}

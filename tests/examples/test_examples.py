@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.inputs.context import scan
 from sandboxfile.inputs.recipes import RecipeReader, shipped_directories
 from sandboxfile.spec.load import load

@@ -32,7 +32,8 @@ def planned(directory: Path) -> Plan:
 def reconciled(case: Path) -> Reconciled:
     after = planned(case)
     if not (case / "before").exists():
-        return reconcile(after, have=(), blobs=(), passed=())
+        inherited = [layer.key for layer in after.layers if layer.inherited]
+        return reconcile(after, have=inherited, blobs=(), passed=())
     before = planned(case / "before")
     return reconcile(
         after,

@@ -25,7 +25,16 @@ class Signer:
         self._gpg("--quick-generate-key", "--passphrase", "", self.name, "rsa2048", "sign", "never")
 
     def _gpg(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        argv = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--quiet", "--pinentry-mode", "loopback"]
+        argv = [
+            "gpg",
+            "--homedir",
+            str(self.home),
+            "--batch",
+            "--yes",
+            "--quiet",
+            "--pinentry-mode",
+            "loopback",
+        ]
         return subprocess.run([*argv, *arguments], input=stdin, capture_output=True, check=True).stdout
 
     def public(self, *, armoured: bool = False) -> bytes:
@@ -105,7 +114,8 @@ class Repository:
             (self.top / path).parent.mkdir(parents=True, exist_ok=True)
             (self.top / path).write_bytes(content)
         listed = "".join(
-            f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}\n" for path, content in files.items()
+            f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}\n"
+            for path, content in files.items()
         )
         fields = {
             "Suite": self.suite,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Server:
-    """Serves `directory`. `answers` holds status codes for the next requests of a path instead of its file."""
+    """Serves `directory`. `answers` holds, by path, status codes for the next requests."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -30,7 +30,7 @@ class Server:
                     return
                 super().do_GET()
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

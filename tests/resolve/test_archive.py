@@ -21,7 +21,9 @@ def archives(store: Store, downloader: Downloader) -> Archives:
     return Archives(store.indexes, downloader)
 
 
-def request_for(repository: Repository, *urls: str, suite: str = "stable", past: bool = False) -> SuiteRequest:
+def request_for(
+    repository: Repository, *urls: str, suite: str = "stable", past: bool = False
+) -> SuiteRequest:
     keyring = Keyring("a test's key", repository.signer.public())
     return SuiteRequest("tests", suite, ("main",), "amd64", urls, keyring, past=past)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from sandboxfile.inputs.archive import Archives
 from sandboxfile.inputs.bootstrap_set import solve_base
+from sandboxfile.inputs.control import fields, stanzas
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.environment import default_mirrors
 from sandboxfile.inputs.origins import base_suites, origins_of
@@ -20,10 +22,10 @@ from sandboxfile.store.store import Store
 pytestmark = [pytest.mark.host, pytest.mark.network]
 
 
-@pytest.mark.parametrize("suite", ["trixie", "bookworm"])
 def test_the_locked_base_is_exactly_a_minbase(
-    suite: str, store: Store, downloader: Downloader, settings: Settings, tmp_path: Path
+    store: Store, downloader: Downloader, settings: Settings, tmp_path: Path
 ) -> None:
+    suite = "trixie"
     request = DebianRequest(suite)
     defaults = default_mirrors(suite, store.indexes)
     wanted = base_suites(request, defaults=defaults, settings=settings, architecture="amd64")
@@ -43,11 +45,12 @@ def test_the_locked_base_is_exactly_a_minbase(
 
     locked, fetched = asyncio.run(resolve())
     assert all(store.blobs.has(sha256) for sha256 in fetched)
-    # The simulation answers in two seconds what an installation answers in fifteen.
-    said = subprocess.run(
-        ["mmdebstrap", "--simulate", "--variant=minbase", suite, "/dev/null"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = [line.split() for line in (said.stdout + said.stderr).splitlines() if line.startswith("Inst ")]
-    simulated = {f"{words[1]} {words[2].lstrip('(')}" for words in lines}
-    assert {entry.rpartition(" ")[0] for entry in locked} == simulated
+    made = tmp_path / "base.tar"
+    subprocess.run(
+        ["mmdebstrap", "--quiet", "--variant=minbase", suite, str(made)], capture_output=True, check=True
+    )
+    with tarfile.open(made) as archive:
+        status = archive.extractfile("./var/lib/dpkg/status")
+        assert status is not None
+        stanzas_there = [fields(text) for text in stanzas(status.read().decode())]
+    assert locked == {f"{s['Package']} {s['Version']} {s['Architecture']}" for s in stanzas_there}

@@ -30,7 +30,9 @@ def test_files_arrive_whole_and_are_not_fetched_twice(
     wanted = [put(web, f"file-{n}", bytes([n]) * (3_000_000 if n == 0 else 10)) for n in range(20)]
     asyncio.run(downloader.fetch(wanted))
     asyncio.run(downloader.fetch(wanted))
-    assert all(store.blobs.path(w.sha256).read_bytes() == (web.directory / w.name).read_bytes() for w in wanted)
+    assert all(
+        store.blobs.path(w.sha256).read_bytes() == (web.directory / w.name).read_bytes() for w in wanted
+    )
     assert len(web.asked) == 20
     progress = [e for e in recorder.events if isinstance(e, TaskProgress)]
     assert progress[-1].done == progress[-1].total == sum(w.size for w in wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,10 +33,15 @@ class Locker:
     base: Lockfile
     directory: Path
     loop: asyncio.Runner
-    options: dict[str, object] = field(default_factory=dict)
 
-    def lock(self, lock: Lockfile | None, *apt: AptRequest | str, pip: tuple[str, ...] = (), refresh: bool = False,
-             update: tuple[str, ...] | None = None) -> tuple[Lockfile, tuple[str, ...]]:  # fmt: skip
+    def lock(
+        self,
+        lock: Lockfile | None,
+        *apt: AptRequest | str,
+        pip: tuple[str, ...] = (),
+        refresh: bool = False,
+        update: tuple[str, ...] | None = None,
+    ) -> tuple[Lockfile, tuple[str, ...]]:
         texts = [str(request) for request in apt]
         source = Source("Sandboxfile", "\n".join([*texts, *pip]))
         requests = tuple(
@@ -118,13 +123,13 @@ def test_an_added_request_is_a_group_on_top_of_what_is_locked(locker: Locker) ->
 def test_a_forced_upgrade_is_a_row_that_says_why(locker: Locker) -> None:
     first, _ = locker.lock(None, "alpha")
     locker.repository.add("beta", "3.0")
-    locker.repository.add("delta", "1.0", depends="beta (>= 3)")
+    locker.repository.add("needs-beta-3", "1.0", depends="beta (>= 3)")
     locker.repository.publish()
-    second, changes = locker.lock(first, "alpha", "delta", refresh=True)
+    second, changes = locker.lock(first, "alpha", "needs-beta-3", refresh=True)
     assert second.groups[0] == first.groups[0]
     assert rows(second, 1)["beta"].replaces == "2.0"
-    assert rows(second, 1)["beta"].because == "delta"
-    assert changes == ("~ beta 2.0 -> 3.0 (forced by delta)", "+ delta 1.0")
+    assert rows(second, 1)["beta"].because == "needs-beta-3"
+    assert changes == ("~ beta 2.0 -> 3.0 (forced by needs-beta-3)", "+ needs-beta-3 1.0")
     assert second.installed_debs()["beta:all"].version == "3.0"
 
 
@@ -160,7 +165,10 @@ def test_unknown_packages_come_all_at_once_with_their_places(locker: Locker) -> 
     with pytest.raises(ResolveError) as caught:
         locker.lock(None, "alpha", "alphaa", "no-such-thing-at-all")
     issues = caught.value.issues
-    assert [(i.code, i.span and i.span.line) for i in issues] == [("unknown-package", 2), ("unknown-package", 3)]
+    assert [(i.code, i.span and i.span.line) for i in issues] == [
+        ("unknown-package", 2),
+        ("unknown-package", 3),
+    ]
     assert issues[0].hint == "did you mean `alpha`?"
 
 

@@ -15,7 +15,14 @@ import pytest
 from sandboxfile.errors import FetchError, ResolveError, Source, Span
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.interpreter import Interpreter
-from sandboxfile.inputs.pipsolver import PipProblem, UvError, default_index, explain, solve_pip, uv_environment
+from sandboxfile.inputs.pipsolver import (
+    PipProblem,
+    UvError,
+    default_index,
+    explain,
+    solve_pip,
+    uv_environment,
+)
 from sandboxfile.inputs.sdists import build_requires, read_page, releases
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.spec.lock import WheelRow
@@ -187,7 +194,12 @@ def test_constraints_and_markers_of_the_target_count(
     (tmp_path / "limits.txt").write_text("lib<3\n")
     pip = Pip(index_url=index.url, constraints=("limits.txt",))
     wanted = problem(
-        index, "lib", 'app; python_version < "3.13"', 'other; sys_platform == "win32"', pip=pip, directory=tmp_path
+        index,
+        "lib",
+        'app; python_version < "3.13"',
+        'other; sys_platform == "win32"',
+        pip=pip,
+        directory=tmp_path,
     )
     assert solved(settings, wanted) == {"lib": "2.0"}
 
@@ -215,7 +227,9 @@ def test_an_indexs_page_is_read_as_html_and_as_json() -> None:
     assert [(c.filename, c.url, c.sha256) for c in page] == [
         ("a-1.tar.gz", "https://index.example/simple/f/a-1.tar.gz", "aa")
     ]
-    json = b'{"files": [{"filename": "a-1.tar.gz", "url": "a-1.tar.gz", "hashes": {"sha256": "aa"}, "size": 3}]}'
+    json = (
+        b'{"files": [{"filename": "a-1.tar.gz", "url": "a-1.tar.gz", "hashes": {"sha256": "aa"}, "size": 3}]}'
+    )
     assert read_page(json, "https://index.example/simple/a/")[0].size == 3
 
 

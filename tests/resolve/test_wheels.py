@@ -79,7 +79,10 @@ lock-version = "1.0"
 [[packages]]
 name = "demo"
 version = "1.0"
-wheels = [{ url = "https://user:secret@index.example/demo-1.0-WHICH.whl", size = 7, hashes = { sha256 = "DIGEST" } }]
+[[packages.wheels]]
+url = "https://user:secret@index.example/demo-1.0-WHICH.whl"
+size = 7
+hashes = { sha256 = "DIGEST" }
 """
 
 

@@ -30,14 +30,12 @@ def execute(invocation: Invocation) -> int:
 
         from sandboxfile.cli.attach import attach
         from sandboxfile.cli.safe import safe
-        from sandboxfile.engine.base import Command
 
-        sandbox, failed = await client.debug(invocation.load(client))
-        assert isinstance(failed, Command)
+        sandbox, failed, message = await client.debug(invocation.load(client))
         try:
             line = shlex.join(failed.argv)
             invocation.progress.close()
-            console.say(f"this failed, as {failed.user} in {failed.cwd}:\n  {safe(line)}")
+            console.say(f"{safe(message)}; it ran as {failed.user} in {failed.cwd}:\n  {safe(line)}")
             console.say('run it again with: eval "$SANDBOXFILE_COMMAND"')
             env = {**failed.env, "SANDBOXFILE_COMMAND": line}
             return await attach(invocation, sandbox, replace(failed, argv=SHELL, env=env, timeout=None))

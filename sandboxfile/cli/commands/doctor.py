@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from sandboxfile.cli.console import columns
 from sandboxfile.cli.exits import DONE, UNUSABLE
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
 from sandboxfile.core.units import plural
 
-DESCRIPTION = """Check everything the linux engine needs of this machine, and print the remedy for
-what is missing. Exit 3 when something is."""
+DESCRIPTION = """Check everything the linux engine needs of this machine, and print the remedy for what is
+missing. Exit 3 when something is missing that it cannot do without."""
 
 
 def configure(parser: Parser) -> None:
@@ -20,26 +21,34 @@ def execute(invocation: Invocation) -> int:
     from sandboxfile import api
 
     console = invocation.console
-    requirements = api.doctor()
-    missing = [each for each in requirements if not each.ok]
+    rows = [
+        {
+            "name": each.name,
+            "ok": each.ok,
+            "needed": bool(getattr(each, "needed", True)),
+            "detail": each.detail,
+            "remedy": each.remedy,
+        }
+        for each in api.doctor()
+    ]
     if console.json:
-        console.document(
-            [
-                {"name": each.name, "ok": each.ok, "detail": each.detail, "remedy": each.remedy}
-                for each in requirements
-            ]
-        )
+        console.document(rows)
     else:
-        width = max((len(each.name) for each in requirements), default=0)
-        for each in requirements:
-            console.data(f"{'ok' if each.ok else 'missing':<7}  {each.name:<{width}}  {each.detail}".rstrip())
-            if not each.ok and each.remedy:
-                for line in each.remedy.splitlines():
-                    console.data(f"{'':<9}{line}")
+        table = columns([(_state(row), str(row["name"]), str(row["detail"])) for row in rows])
+        for row, line in zip(rows, table.splitlines(), strict=True):
+            console.data(line)
+            if not row["ok"]:
+                for remedy in str(row["remedy"] or "").splitlines():
+                    console.data(f"{'':<10}{remedy}")
+    missing = [str(row["name"]) for row in rows if row["needed"] and not row["ok"]]
     if missing:
-        console.say(
-            f"{plural(len(missing), 'requirement')} missing: {', '.join(each.name for each in missing)}"
-        )
+        console.say(f"{plural(len(missing), 'requirement')} missing: {', '.join(missing)}")
         return UNUSABLE
     console.say("this machine has everything the linux engine needs")
     return DONE
+
+
+def _state(row: dict[str, object]) -> str:
+    if row["ok"]:
+        return "ok"
+    return "missing" if row["needed"] else "optional"

@@ -184,11 +184,11 @@ class LinuxEngine:
             await self.empty_trash([name])
 
     async def sweep(self) -> None:
-        """Delete what clients that are gone have left behind: workspaces, half-made placements, trash."""
+        """Delete what is left behind: workspaces of clients that are gone, placements that are half-made or whose
+        layers are gone, and the trash."""
         self.layers.make()
         abandoned = [path for path in self.layers.workspaces.iterdir() if is_abandoned(path)]
-        half_made = [path for path in self.layers.placements.glob(".*") if path.is_dir()]
-        for path in [*abandoned, *half_made]:
+        for path in [*abandoned, *self.stacks.leftovers()]:
             self.layers.to_trash(path)
         names = [path.name for path in self.layers.trash.iterdir()]
         if names:

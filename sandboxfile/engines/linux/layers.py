@@ -23,6 +23,8 @@ from sandboxfile.engine.base import Committed
 from sandboxfile.errors import EngineError, StoreError
 
 VERSION = 1
+_BEING_MADE = 60.0
+"""Seconds that a directory with a leading dot is left alone: somebody is making it."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ class Owned:
 def is_abandoned(path: Path) -> bool:
     """Whether the client that owned a workspace directory is gone."""
     try:
+        if path.name.startswith(".") and time.time() - path.stat().st_mtime < _BEING_MADE:
+            return False
         lock = os.open(path / "owner", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # Being made right now, unless it is old; no client takes this long between two calls.
-        return False
+        return path.name.startswith(".")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

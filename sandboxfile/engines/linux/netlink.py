@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -10,15 +11,13 @@ import struct
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-_RTM_NEWROUTE = 24
+_RTM_NEWRULE = 32
 _RTM_GETADDR = 22
 _NLM_REQUEST_ACK_CREATE = 0x1 | 0x4 | 0x400
 _NLM_REQUEST_DUMP = 0x1 | 0x300
-_RT_TABLE_MAIN = 254
-_RTPROT_STATIC = 4
-_RTN_UNREACHABLE = 7
-_RTA_DST = 1
-_RTA_PRIORITY = 6
+_FR_ACT_UNREACHABLE = 7
+_FRA_DST = 1
+_FRA_PRIORITY = 6
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 
@@ -59,21 +58,19 @@ def _attributes(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def block(network: str) -> None:
-    """Make a network (`169.254.0.0/16`) unreachable from this network namespace."""
+    """Make a network (`169.254.0.0/16`) unreachable from this network namespace, by a rule that is asked
+    before any route: a route alone does not hold for programs that name an interface."""
     address, _, bits = network.partition("/")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     packed = socket.inet_pton(family, address)
-    attributes = struct.pack("=HH", 4 + len(packed), _RTA_DST) + packed
-    attributes += struct.pack("=HHI", 8, _RTA_PRIORITY, 1)
-    body = struct.pack(
-        "=BBBBBBBBI", family, int(bits), 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNREACHABLE, 0
-    )
-    header = struct.pack(
-        "=IHHII", 16 + len(body) + len(attributes), _RTM_NEWROUTE, _NLM_REQUEST_ACK_CREATE, 1, 0
-    )
+    attributes = struct.pack("=HH", 4 + len(packed), _FRA_DST) + packed
+    attributes += struct.pack("=HHI", 8, _FRA_PRIORITY, 1)
+    body = struct.pack("=BBBBBBBBI", family, int(bits), 0, 0, 0, 0, 0, _FR_ACT_UNREACHABLE, 0)
+    size = 16 + len(body) + len(attributes)
+    header = struct.pack("=IHHII", size, _RTM_NEWRULE, _NLM_REQUEST_ACK_CREATE, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as channel:
         channel.send(header + body + attributes)
         answer = channel.recv(4096)
     code = struct.unpack_from("=i", answer, 16)[0]
-    if code not in (0, -17):
+    if code not in (0, -errno.EEXIST):
         raise OSError(-code, os.strerror(-code), network)

@@ -98,7 +98,8 @@ class Networks:
 
     async def _start_pasta(self, place: str, forward: bool) -> None:
         argv = [
-            os.path.realpath(shutil.which("pasta") or "/usr/bin/pasta"),
+            # Not its real path: the program is passt's, and acts by the name it was called.
+            os.path.abspath(shutil.which("pasta") or "/usr/bin/pasta"),
             *("--netns", f"{place}/net", "--userns", f"{place}/user", "--config-net"),
             *("-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"),
             *("--log-file", f"{place}/pasta.log", "-P", f"{place}/pasta.pid", "-q"),

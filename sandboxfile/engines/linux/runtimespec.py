@@ -131,7 +131,8 @@ def _mappings(ids: tuple[int, int] | None) -> dict[str, Any]:
         return {}
     names = ("uidMappings", "gidMappings")
     return {
-        name: [{"containerID": 0, "hostID": first, "size": 65536}] for name, first in zip(names, ids, strict=True)
+        name: [{"containerID": 0, "hostID": first, "size": 65536}]
+        for name, first in zip(names, ids, strict=True)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sandboxfile.errors import EngineError
 
 MOST_LAYERS = 400
 _EMPTY = "empty"
+_BEING_MADE = 3600.0
 
 
 class Stacks:
@@ -116,6 +118,23 @@ class Stacks:
         if not self._helper.base or not self._helper.running:
             await self._helper.start()
         return self._helper.base
+
+    def leftovers(self) -> list[Path]:
+        """Placements that nothing can use: half-made long ago, or with a layer that is no longer here."""
+        found = []
+        for place in self._layers.placements.iterdir():
+            if place.name.startswith("."):
+                if time.time() - place.stat().st_mtime > _BEING_MADE:
+                    found.append(place)
+                continue
+            try:
+                record = json.loads((place / "placement.json").read_bytes())
+                usable = all(self._layers.has(key) for key in (record["layer"], *record["below"]))
+            except (OSError, ValueError, KeyError):
+                usable = False
+            if not usable:
+                found.append(place)
+        return found
 
     def forget(self, keys: Sequence[LayerKey]) -> list[Path]:
         """The placements that mention a layer; they are not used again."""

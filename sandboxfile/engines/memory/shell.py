@@ -147,7 +147,8 @@ class Shell:
         try:
             streams = await self._redirected(command.redirects, streams)
         except OSError as error:
-            await streams.stderr.write(f"sh: {error.filename}: {error.strerror}\n".encode())
+            place = f"{error.filename}: " if error.filename else ""
+            await streams.stderr.write(f"sh: {place}{error.strerror}\n".encode("utf-8", "surrogateescape"))
             self.status = 2
             if self.errexit and not self._lenient:
                 raise Leave(2) from None

@@ -1,7 +1,7 @@
 """Commands that the memory engine's shell does itself."""
 
 # Builtins share one signature, and what ends a list of commands is no error.
-# ruff: noqa: ARG001, N818
+# ruff: noqa: ARG001
 
 from __future__ import annotations
 

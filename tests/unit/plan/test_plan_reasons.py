@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "property"))
 
+from strategies import Case, base, deb, lock_of
+
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import PlanError, UsageError
 from sandboxfile.plan.diff import changes, records
@@ -17,9 +19,8 @@ from sandboxfile.plan.graph import LayerGraph
 from sandboxfile.plan.model import ActionKind, Reconciled
 from sandboxfile.plan.reconcile import reconcile
 from sandboxfile.plan.render import render_explain, render_json, render_text, summary
-from sandboxfile.spec.lock import AptTransition, LockedBase, Lockfile
+from sandboxfile.spec.lock import AptTransition, LockedBase, Lockfile, RemovedRow
 from sandboxfile.spec.model import Check, DebianRequest, RunStep, Sandboxfile, SnapshotRequest
-from strategies import Case, base, deb, lock_of
 
 SPEC = Sandboxfile("demo", DebianRequest("trixie"), verify=(Check("true"),))
 CASE = (
@@ -283,11 +284,13 @@ def test_placed_is_not_built() -> None:
     assert "files-1" not in reconciled.builds
 
 
-def test_apt_rows_of_a_later_group_are_its_own() -> None:
-    replaced = deb("apt", "2", replaces="1")
-    group = replace(CASE.lock.groups[0], apt=AptTransition(("new",), (deb("new"), replaced)), pip=None)
+def test_what_a_group_forces_is_said_first() -> None:
+    replaced = replace(deb("apt", "2", replaces="1"), because="new")
+    transition = AptTransition(("new",), (deb("a-new"), replaced), (RemovedRow("dpkg", "1", "amd64", "new"),))
+    group = replace(CASE.lock.groups[0], apt=transition, pip=None)
     case = replace(CASE, lock=Lockfile(CASE.lock.base, (*CASE.lock.groups, group)))
-    assert reason(after(case), "apt-2") == ("build", "+ apt 2, + new 1")
+    text = "~ apt 1 -> 2, forced by new; - dpkg 1, forced by new; + a-new 1"
+    assert reason(after(case), "apt-2") == ("build", text)
 
 
 def test_keys_are_layer_keys() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sandboxfile.engines.linux import syscalls as sys_
-from sandboxfile.engines.linux.netlink import addresses, block as block_network
+from sandboxfile.engines.linux.netlink import addresses
+from sandboxfile.engines.linux.netlink import block as block_network
 from sandboxfile.engines.linux.worker.tasks import Context
 
 
@@ -48,13 +50,12 @@ def block(context: Context) -> list[str]:
     sys_.setns(descriptor, sys_.CLONE_NEWNET)
     inside = set(addresses())
     blocked = ["169.254.0.0/16", "fe80::/10"]
-    for address in sorted(own - inside):
-        if not address.startswith(("127.", "169.254.", "fe80")) and address != "::1":
-            blocked.append(f"{address}/{128 if ':' in address else 32}")
+    blocked += [f"{each}/{128 if ':' in each else 32}" for each in sorted(own - inside)]
     for network in blocked:
         try:
             block_network(network)
-        except OSError:
-            if ":" not in network:
+        except OSError as error:
+            # A kernel without IPv6 has nothing to block there.
+            if ":" not in network or error.errno not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
                 raise
     return blocked

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-
 TASKS = {
     "place": "sandboxfile.engines.linux.worker.tree",
     "read": "sandboxfile.engines.linux.worker.tree",

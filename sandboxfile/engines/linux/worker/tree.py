@@ -178,7 +178,8 @@ def delete(context: Context) -> None:
 
 def remove_tree(parent: int, name: str) -> None:
     """Remove an entry and all below it. Directories are taken apart one by one, so that neither a deep
-    tree nor a link that is put in the way meanwhile leads anywhere."""
+    tree nor a link that is put in the way meanwhile leads anywhere; what somebody else removes at the same
+    time is gone as well."""
     try:
         os.unlink(name, dir_fd=parent)
         return
@@ -186,44 +187,58 @@ def remove_tree(parent: int, name: str) -> None:
         return
     except (IsADirectoryError, PermissionError):
         pass
-    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    _remove_directory(parent, name, 0)
+
+
+def _remove_directory(parent: int, name: str, depth: int) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        _remove_content(top)
+        directory = os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    try:
+        if depth > _DEEP and _move_up(parent, directory):
+            pass
+        else:
+            _remove_content(directory, depth)
     finally:
-        os.close(top)
-    os.rmdir(name, dir_fd=parent)
+        os.close(directory)
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
 
 
-def _remove_content(directory: int, depth: int = 0) -> None:
+def _remove_content(directory: int, depth: int) -> None:
+    """Empty a directory. It is listed again until nothing is left: entries from below may be moved up."""
     while True:
         with os.scandir(directory) as listing:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
         if not entries:
             return
         for name, is_directory in entries:
-            if not is_directory:
-                os.unlink(name, dir_fd=directory)
+            if is_directory:
+                _remove_directory(directory, name, depth + 1)
                 continue
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            child = os.open(name, flags, dir_fd=directory)
             try:
-                if depth < _DEEP:
-                    _remove_content(child, depth + 1)
-                else:
-                    _flatten(directory, child)
-            finally:
-                os.close(child)
-            os.rmdir(name, dir_fd=directory)
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass
 
 
-def _flatten(directory: int, child: int) -> None:
-    """Move what a too deep directory holds one level up."""
-    with os.scandir(child) as listing:
+def _move_up(parent: int, directory: int) -> bool:
+    """Move what a too deep directory holds one level up; False where directories cannot be moved."""
+    with os.scandir(directory) as listing:
         names = [entry.name for entry in listing]
-    for number, name in enumerate(names):
-        os.rename(
-            name, f".sandboxfile-{number}-{os.fstat(child).st_ino}", src_dir_fd=child, dst_dir_fd=directory
-        )
+    number = os.fstat(directory).st_ino
+    for count, name in enumerate(names):
+        try:
+            os.rename(name, f".sandboxfile-{count}-{number}", src_dir_fd=directory, dst_dir_fd=parent)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return False
+            raise
+    return True
 
 
 def _text(root: int, path: str) -> str:
