@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from sandboxfile.core.version import VERSION as __version__
+
 
 _HOME = {
     "sandboxfile.api": ("BuildResult", "Client", "Project", "SnapshotInfo"),

@@ -18,6 +18,7 @@ from sandboxfile.build.project import LOCK_NAME, Project, find_file, load_projec
 from sandboxfile.build.result import BuildResult, SnapshotInfo
 from sandboxfile.core.event import Notice, NullReporter, Reporter
 from sandboxfile.core.units import plural
+from sandboxfile.core.version import VERSION
 from sandboxfile.errors import EngineError, FetchError, LockStale, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildResult", "Client", "Project", "SnapshotInfo", "doctor"]
 
-VERSION = "0.1.0"
 ENGINES = ("linux", "memory")
 
 

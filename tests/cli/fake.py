@@ -261,9 +261,9 @@ class FakeClient:
         self._may_raise("start")
         return FakeSandbox()
 
-    async def debug(self, project: Project) -> tuple[FakeSandbox, Command]:
+    async def debug(self, project: Project) -> tuple[FakeSandbox, Command, str]:
         command = Command(("/bin/sh", "-ec", "false; echo 'not reached'"), {"PATH": os.environ["PATH"]}, "/")
-        return FakeSandbox(), command
+        return FakeSandbox(), command, "the step `run-1` exited with 1"
 
     def snapshots(self) -> tuple[SnapshotInfo, ...]:
         return () if self.script.get("empty") else (self.snapshot(SLUG),)

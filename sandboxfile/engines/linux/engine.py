@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sandboxfile.core.layer import DebianBase, LayerKey, RootfsBase
 from sandboxfile.engine.base import Capability, Limits, Output, Stack
@@ -56,8 +57,7 @@ class LinuxEngine:
         self._wanted_runtime = runtime
         self._host_ca = host_ca
         self._environ = environ
-        self._workspaces: set[LinuxWorkspace] = set()
-        self._sandboxes: set[LinuxSandbox] = set()
+        self._held: set[LinuxWorkspace | LinuxSandbox] = set()
         self._removed: set[LayerKey] = set()
 
     @cached_property
@@ -96,7 +96,7 @@ class LinuxEngine:
         lowers = await self.stacks.lowers(await self.stacks.directories(stack), writable=True)
         owned = Owned(self.layers.workspaces)
         workspace = LinuxWorkspace(self, owned.path, stack, lowers, owned)
-        self._workspaces.add(workspace)
+        self._held.add(workspace)
         try:
             await workspace.begin()
         except BaseException:
@@ -118,8 +118,8 @@ class LinuxEngine:
             raise
         return workspace
 
-    async def unpack(self, base: RootfsBase, archive: Path, output: Output) -> LinuxWorkspace:
-        """A workspace that holds a root filesystem tar's content."""
+    async def unpack(self, base: RootfsBase, archive: Path, output: Output) -> LinuxWorkspace:  # noqa: ARG002
+        """A workspace that holds a root filesystem tar's content; the caller has checked its digest."""
         workspace = await self.prepare(())
         try:
             descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
@@ -142,7 +142,7 @@ class LinuxEngine:
         lowers = await self.stacks.lowers(await self.stacks.directories(stack), writable=True)
         opened = LinuxWorkspace(self, path, stack, lowers, None)
         opened.resume(state)
-        self._workspaces.add(opened)
+        self._held.add(opened)
         return opened
 
     async def start(
@@ -164,7 +164,7 @@ class LinuxEngine:
             raise EngineError("a sandbox needs at least one layer")
         lowers = await self.stacks.lowers(directories, writable=True)
         sandbox = LinuxSandbox(self, tuple(stack), lowers, limits or Limits(), network)
-        self._sandboxes.add(sandbox)
+        self._held.add(sandbox)
         try:
             await sandbox.boot()
         except BaseException:
@@ -202,8 +202,7 @@ class LinuxEngine:
 
     def forget(self, held: LinuxWorkspace | LinuxSandbox) -> None:
         """Told by a workspace or sandbox when it has ended."""
-        self._workspaces.discard(held)  # type: ignore[arg-type]
-        self._sandboxes.discard(held)  # type: ignore[arg-type]
+        self._held.discard(held)
 
     async def after(self, held: LinuxSandbox) -> None:
         """Told by a sandbox when its layers are free."""
@@ -211,7 +210,7 @@ class LinuxEngine:
         await self._remove_unused()
 
     async def _remove_unused(self) -> None:
-        used = {key for each in (*self._sandboxes, *self._workspaces) for key in each.stack}
+        used = {key for each in self._held for key in each.stack}
         free = self._removed - used
         if not free:
             return
@@ -221,7 +220,7 @@ class LinuxEngine:
         if names:
             await self.empty_trash(names)
 
-    def _kept(self, workspace: str) -> tuple[Path, Mapping[str, object]]:
+    def _kept(self, workspace: str) -> tuple[Path, dict[str, Any]]:
         path = self.layers.kept / workspace
         try:
             if os.path.basename(workspace) != workspace:
@@ -234,9 +233,10 @@ class LinuxEngine:
 
     async def close(self) -> None:
         """End every sandbox and release everything this client holds. May be called twice."""
-        for sandbox in tuple(self._sandboxes):
-            await sandbox.close()
-        for workspace in tuple(self._workspaces):
-            await workspace.abort(keep=workspace.is_kept)
+        for held in tuple(self._held):
+            if isinstance(held, LinuxSandbox):
+                await held.close()
+            else:
+                await held.abort(keep=held.is_kept)
         if "helper" in self.__dict__:
             await self.helper.close()

@@ -15,6 +15,7 @@ from typing import Any
 
 from sandboxfile.engines.linux.idmap import IdMap
 from sandboxfile.engines.linux.operations import Features, Operation
+from sandboxfile.engines.linux.streams import readable, writable
 from sandboxfile.engines.linux.wire import receive, send
 from sandboxfile.errors import EngineError, HostError
 
@@ -104,7 +105,8 @@ class HelperClient:
     ) -> tuple[list[Any], list[int]]:
         """Like `do`; also gives the descriptors that came back, the caller's to close."""
         await self.start()
-        assert self._channel is not None and self._loop is not None
+        assert self._channel is not None
+        assert self._loop is not None
         self._attach()
         self._number += 1
         number = self._number
@@ -116,7 +118,7 @@ class HelperClient:
                 send(self._channel, message, list(descriptors))
                 break
             except BlockingIOError:
-                await self._writable()
+                await writable(self._channel.fileno())
             except OSError as error:
                 del self._answers[number]
                 raise EngineError("the sandbox helper has ended unexpectedly") from error
@@ -127,15 +129,6 @@ class HelperClient:
             if not future.done():
                 await asyncio.wait([future], timeout=30)
             raise
-
-    async def _writable(self) -> None:
-        assert self._channel is not None and self._loop is not None
-        ready = self._loop.create_future()
-        self._loop.add_writer(self._channel, lambda: ready.done() or ready.set_result(None))
-        try:
-            await ready
-        finally:
-            self._loop.remove_writer(self._channel)
 
     async def start(self) -> None:
         """Start the helper if there is none."""
@@ -187,9 +180,10 @@ class HelperClient:
         self.memory_uppers = (await self.do(Features()))[0]["memory_uppers"]
 
     async def _greet(self, channel: socket.socket) -> None:
-        assert self._process is not None and self._process.stderr is not None
+        assert self._process is not None
+        assert self._process.stderr is not None
         while True:
-            await _readable(channel)
+            await readable(channel.fileno())
             message, _ = receive(channel)
             if message is None:
                 said = self._process.stderr.read().decode("utf-8", "replace").strip()
@@ -304,13 +298,3 @@ def mount_base(home: Path) -> str:
     if usable:
         return usable[0]
     raise HostError("there is no directory to mount sandboxes on", hint="mkdir /media")
-
-
-async def _readable(channel: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(channel, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(channel)

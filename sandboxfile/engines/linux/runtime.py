@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sandboxfile.engine.base import Command, Completed, Output
 from sandboxfile.engines.linux.helper_client import HelperClient
@@ -167,7 +168,7 @@ class Runtime:
         broken = [asyncio.ensure_future(reader.finish()) for reader in readers]
         try:
             # A reader that fails (its callback raised) must not leave the command running for nobody.
-            waiting: set[asyncio.Future[object]] = {ended, *broken}  # type: ignore[arg-type]
+            waiting: set[asyncio.Future[Any]] = {ended, *broken}
             deadline = None if timeout is None else time.monotonic() + timeout
             while not ended.done():
                 patience = None if deadline is None else max(0.0, deadline - time.monotonic())

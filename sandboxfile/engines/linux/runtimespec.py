@@ -199,13 +199,13 @@ def _extra_mounts(memory: Sequence[str], bound: Sequence[BoundMount]) -> list[di
     mounts = [
         _mount("tmpfs", target, "nosuid", "noexec", "nodev", "mode=755", "size=16m") for target in memory
     ]
-    for each in bound:
-        mounts.append(
-            {
-                "destination": each.target,
-                "type": "bind",
-                "source": each.source,
-                "options": ["rbind", "ro", "nosuid", "nodev", "rprivate"],
-            }
-        )
+    mounts += [
+        {
+            "destination": each.target,
+            "type": "bind",
+            "source": each.source,
+            "options": ["rbind", "ro", "nosuid", "nodev", "rprivate"],
+        }
+        for each in bound
+    ]
     return mounts

@@ -75,20 +75,36 @@ async def read_all(descriptor: int) -> bytes:
 async def write_all(descriptor: int, data: bytes) -> None:
     """Write everything; a reader that went away is no error, it wanted no more."""
     os.set_blocking(descriptor, False)
-    loop = asyncio.get_running_loop()
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
-            ready: asyncio.Future[None] = loop.create_future()
-            loop.add_writer(descriptor, _release, ready)
-            try:
-                await ready
-            finally:
-                loop.remove_writer(descriptor)
+            await writable(descriptor)
         except BrokenPipeError:
             return
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until there is something to read. Raises PermissionError for regular files, which always are."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _release, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def writable(descriptor: int) -> None:
+    """Wait until something can be written."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(descriptor, _release, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(descriptor)
 
 
 def _release(ready: asyncio.Future[None]) -> None:

@@ -10,7 +10,7 @@ import struct
 import termios
 
 from sandboxfile.engine.base import Stdio, Terminal
-from sandboxfile.engines.linux.streams import write_all
+from sandboxfile.engines.linux.streams import readable, write_all
 
 _CHUNK = 1 << 14
 _END_OF_INPUT = b"\x04"
@@ -23,8 +23,6 @@ class Bridge:
         self._master = master
         self._stdin = stdio.stdin
         self._stdout = stdio.stdout
-        self._loop = asyncio.get_running_loop()
-        self._listening = False
         os.set_blocking(master, False)
         # The caller's descriptors are not ours to make non-blocking, so output is written in a thread.
         self._output = asyncio.ensure_future(asyncio.to_thread(self._copy_output))
@@ -65,7 +63,10 @@ class Bridge:
 
     async def _copy_input(self) -> None:
         while self._stdin >= 0:
-            await self._readable()
+            try:
+                await readable(self._stdin)
+            except PermissionError:
+                pass  # a regular file is always readable
             try:
                 data = os.read(self._stdin, _CHUNK)
             except BlockingIOError:
@@ -75,14 +76,3 @@ class Bridge:
             await write_all(self._master, data or _END_OF_INPUT)
             if not data:
                 return
-
-    async def _readable(self) -> None:
-        ready: asyncio.Future[None] = self._loop.create_future()
-        try:
-            self._loop.add_reader(self._stdin, lambda: ready.done() or ready.set_result(None))
-        except PermissionError:
-            return  # a regular file is always readable
-        try:
-            await ready
-        finally:
-            self._loop.remove_reader(self._stdin)

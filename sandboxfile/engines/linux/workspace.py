@@ -266,7 +266,7 @@ def _write_texts(descriptor: int, texts: Mapping[str, tuple[str, int]]) -> None:
 
 def _write_content(stream: Any, entry: TreeEntry) -> None:
     try:
-        file = open(entry.origin, "rb")
+        file = open(entry.origin, "rb")  # noqa: SIM115 -- only failures to open are the user's to mend
     except OSError as error:
         raise EngineError(f"{entry.origin} cannot be read: {error.strerror}") from error
     with file:

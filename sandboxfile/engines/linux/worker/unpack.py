@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tarfile
-from typing import Any, cast
+from typing import Any
 
 from sandboxfile.engines.linux.syscalls import open_in_root
 from sandboxfile.engines.linux.users import LARGEST
@@ -126,6 +126,6 @@ def _set_xattrs(parent: int, name: str, member: tarfile.TarInfo) -> None:
     try:
         for key, value in values.items():
             if key.startswith(_KEPT_XATTRS) and not key.startswith("user.overlay."):
-                os.setxattr(descriptor, key, cast(str, value).encode("utf-8", "surrogateescape"))
+                os.setxattr(descriptor, key, value.encode("utf-8", "surrogateescape"))
     finally:
         os.close(descriptor)
