@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from sandboxfile.core.version import VERSION as __version__
-
+__version__ = "0.1.0"
 
 _HOME = {
     "sandboxfile.api": ("BuildResult", "Client", "Project", "SnapshotInfo"),

@@ -18,7 +18,6 @@ from sandboxfile.build.project import LOCK_NAME, Project, find_file, load_projec
 from sandboxfile.build.result import BuildResult, SnapshotInfo
 from sandboxfile.core.event import Notice, NullReporter, Reporter
 from sandboxfile.core.units import plural
-from sandboxfile.core.version import VERSION
 from sandboxfile.errors import EngineError, FetchError, LockStale, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
@@ -417,7 +416,9 @@ class Client:
 
     @property
     def _memo_salt(self) -> str:
-        return f"{VERSION} {self._engine_name}"
+        from sandboxfile import __version__
+
+        return f"{__version__} {self._engine_name}"
 
     # Using.
 

@@ -23,7 +23,7 @@ class InternalError(SandboxfileError):
     """A mistake in this program, not the user's; `details` say where the traceback is."""
 
 
-class InterruptedBySignal(Exception):  # noqa: N818
+class InterruptedBySignal(Exception):
     """A signal asked for the end, and everything has been released."""
 
     def __init__(self, number: int) -> None:

@@ -175,9 +175,7 @@ class Sandbox(Protocol):
         """Run a command and wait for it, passing its output on as it comes."""
         ...
 
-    async def spawn(
-        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None
-    ) -> Process:
+    async def spawn(self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None) -> Process:
         """Start a command on the caller's descriptors; with `terminal`, on a pseudo-terminal that is
         bridged to them."""
         ...
@@ -206,9 +204,7 @@ class Engine(Protocol):
         """Which of the keys are committed here."""
         ...
 
-    async def bootstrap(
-        self, base: DebianBase, packages: Mapping[str, Path], output: Output
-    ) -> Workspace:
+    async def bootstrap(self, base: DebianBase, packages: Mapping[str, Path], output: Output) -> Workspace:
         """A workspace with no parent that holds a Debian base of exactly these packages (files by sha256
         hex, already checked). Raises BuildError when the result's package set is another."""
         ...
@@ -226,7 +222,12 @@ class Engine(Protocol):
         ...
 
     async def start(
-        self, stack: Stack, *, limits: Limits | None = None, network: str = "none", workspace: str | None = None
+        self,
+        stack: Stack,
+        *,
+        limits: Limits | None = None,
+        network: str = "none",
+        workspace: str | None = None,
     ) -> Sandbox:
         """Boot a sandbox from a stack; with `workspace`, on a kept workspace, writing into a throw-away
         layer above it."""
@@ -239,5 +240,3 @@ class Engine(Protocol):
     async def close(self) -> None:
         """End every sandbox and release everything this client holds."""
         ...
-
-

@@ -6,7 +6,6 @@ Knows nothing of the world: what the store has, what it remembers and what was b
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 
 from sandboxfile.core.digest import Digest, Record
 from sandboxfile.core.layer import LayerKey
@@ -52,6 +51,8 @@ def reconcile(
     names = [layer.name for layer in plan.layers] + [check.name for check in plan.checks]
     for name in force:
         if name not in names:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, names, 1)
             hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}"
             raise UsageError(f"nothing in this plan is called `{name}`", hint=hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from typing import Any
 
 from sandboxfile.core.digest import hexadecimal, record_of
@@ -236,6 +235,8 @@ def _named(plan: Plan, text: str) -> str:
         return found[0]
     if found:
         raise UsageError(f"`{text}` is the beginning of several keys", hint=f"name one of {', '.join(found)}")
+    from difflib import get_close_matches
+
     near = get_close_matches(text, keys, 1)
     hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(keys)}"
     raise UsageError(f"no layer or check is called `{text}`", hint=hint)

@@ -15,6 +15,7 @@ import termios
 from collections.abc import Callable
 
 import pytest
+
 from tests.cli.conftest import Session
 from tests.cli.fake import SLUG
 
@@ -172,7 +173,7 @@ def test_debug_says_what_failed_and_how_to_run_it_again(sandboxfile: Make) -> No
     session = sandboxfile().fake()
     session.run("debug", stdin='eval "$SANDBOXFILE_COMMAND"; echo "then $?"\n').stdout("then 1").stderr(
         """
-        this failed, as root in /:
+        the step `run-1` exited with 1; it ran as root in /:
           /bin/sh -ec 'false; echo '"'"'not reached'"'"''
         run it again with: eval "$SANDBOXFILE_COMMAND"
         """

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from sandboxfile import errors
 from sandboxfile.cli import exits
 from tests.cli.conftest import Session

@@ -10,6 +10,7 @@ import select
 from collections.abc import Callable
 
 import pytest
+
 from sandboxfile.cli.console import Console
 from sandboxfile.cli.jsonlines import JsonProgress
 from sandboxfile.cli.lines import LineProgress

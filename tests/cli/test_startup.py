@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 import sandboxfile
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+
 from sandboxfile.cli.verbs import VERBS
 from tests.cli.conftest import Session
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from sandboxfile.core.layer import DebianBase, layer_key
 from sandboxfile.engines.memory.engine import MemoryEngine
 from sandboxfile.engines.memory.programs import echo_server

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -43,7 +44,9 @@ def processes_naming(text: str) -> list[str]:
 
 
 def test_two_builds_of_one_file_at_once_share_the_work(based: Based) -> None:
-    program = based(f"apt: [jq]\nrun:\n  - 'date +%s.%N > /etc/when; : {uuid4()}'\nverify:\n  - jq --version\n")
+    program = based(
+        f"apt: [jq]\nrun:\n  - 'date +%s.%N > /etc/when; : {uuid4()}'\nverify:\n  - jq --version\n"
+    )
     both = [program.start("build", "--progress=json") for _ in range(2)]
     done = [process.communicate() for process in both]
     assert [p.returncode for p in both] == [0, 0], done

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
+
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -62,7 +63,8 @@ def test_a_failing_step_keeps_its_workspace_for_debug(based: Based) -> None:
 
 def test_a_step_that_wants_network_is_told_which_key_to_set(based: Based) -> None:
     program = based(
-        "run:\n  - >-\n    echo 'deb [trusted=yes] http://mirror.example/debian trixie main' > /etc/apt/sources.list"
+        "run:\n  - >-\n"
+        "    echo 'deb [trusted=yes] http://mirror.example/debian trixie main' > /etc/apt/sources.list"
         " && apt-get -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update\n"
     )
     ran = program("build", code=1)
@@ -133,7 +135,8 @@ def test_a_secret_reaches_the_step_and_nothing_else(based: Based) -> None:
     digest = hashlib.sha256(b"s3cr3t-value").hexdigest()
     program = based(
         "secrets: [TOKEN]\nrun:\n"
-        f"  - run: test $(sha256sum < /run/secrets/TOKEN | head -c 64) = {digest}; cat /run/secrets/TOKEN; true {uuid4()}\n"
+        f"  - run: test $(sha256sum < /run/secrets/TOKEN | head -c 64) = {digest};"
+        f" cat /run/secrets/TOKEN; true {uuid4()}\n"
         "    secrets: [TOKEN]\n"
         "verify:\n  - test ! -e /run/secrets/TOKEN\n"
         "  - '! grep -r s3cr[3]t-value /etc /root /run /tmp /var/log'\n"

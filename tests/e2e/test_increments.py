@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]

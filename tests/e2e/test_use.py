@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
+
 from tests.e2e.conftest import Program
 
 pytestmark = [pytest.mark.host, pytest.mark.network]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import driver
 import pytest
+
 from sandboxfile.store.gc import GRACE
 from sandboxfile.store.store import Store
 from sandboxfile.store.sweep import empty_trash, sweep, trash_entries

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import StoreError
 from sandboxfile.store.store import Store
 

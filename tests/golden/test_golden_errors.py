@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import SpecError
 from sandboxfile.inputs.recipes import RecipeReader
 from sandboxfile.spec.load import load

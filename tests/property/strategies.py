@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
+
 from sandboxfile.core.layer import TreeEntry
 from sandboxfile.plan.model import Plan
 from sandboxfile.plan.planner import plan

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sandboxfile.core import layer as layer_module
 from sandboxfile.core.digest import canonical, digest_of, record_of, role
 from sandboxfile.core.layer import LayerKey, PackagePin, StartCommand, TreeEntry, WheelPin

@@ -6,6 +6,7 @@ import string
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import LockFormatError
 from sandboxfile.spec.lock import (

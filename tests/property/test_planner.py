@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import EDITS, Case, cases
+
 from sandboxfile.core.digest import record_of
 from sandboxfile.core.layer import preimage
 from sandboxfile.plan.diff import definition_record, record_key, records
@@ -24,7 +26,6 @@ from sandboxfile.plan.model import ActionKind, Plan
 from sandboxfile.plan.reconcile import reconcile
 from sandboxfile.plan.render import render_explain, render_json, render_text
 from sandboxfile.testing.sums import SumEngine
-from strategies import EDITS, Case, cases
 
 Edit = Callable[[Case], Case]
 _forbidden: ContextVar[bool] = ContextVar("forbidden", default=False)

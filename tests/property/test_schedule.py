@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from sandboxfile.errors import PlanError
 from sandboxfile.plan.schedule import Schedule, State
 

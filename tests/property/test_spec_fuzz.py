@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
+
 from sandboxfile.errors import Issue, SpecError
 from sandboxfile.spec.decode import Format
 from sandboxfile.spec.document import DOCUMENT

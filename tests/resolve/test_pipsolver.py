@@ -142,7 +142,7 @@ def test_a_conflict_shows_uvs_explanation_and_both_places(index: Index, settings
         solved(settings, wanted)
     error = explain(wanted, caught.value.words)
     assert "`app==2.0` and `other`" in error.message
-    assert any("depends on lib" in line for line in error.details)
+    assert "depends on lib" in " ".join(error.details), error.details
     (issue,) = error.issues
     assert issue.code == "pip-conflict"
     assert issue.span is not None

@@ -15,6 +15,7 @@ from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
 from sandboxfile.engines.linux.layers import Layers, Owned, is_abandoned
 from sandboxfile.engines.linux.network import Networks, check_mode
+from sandboxfile.engines.linux.operations import Unlimit
 from sandboxfile.engines.linux.runtime import Runtime
 from sandboxfile.engines.linux.sandbox import LinuxSandbox
 from sandboxfile.engines.linux.stack import Stacks
@@ -193,6 +194,7 @@ class LinuxEngine:
         names = [path.name for path in self.layers.trash.iterdir()]
         if names:
             await self.empty_trash(names)
+        await self.helper.do(Unlimit())
 
     async def empty_trash(self, names: Sequence[str]) -> None:
         """Delete things in the trash."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from sandboxfile.engines.linux import mounts
 from sandboxfile.engines.linux import syscalls as sys_
+from sandboxfile.engines.linux.cgroups import Cgroups
 from sandboxfile.engines.linux.helper_files import Files
 from sandboxfile.engines.linux.helper_jobs import Jobs
 from sandboxfile.engines.linux.wire import receive, send
@@ -29,11 +30,13 @@ Operation = dict[str, Any]
 class Helper:
     """Process 1: the poll loop and the dispatch of operations."""
 
-    def __init__(self, channel: socket.socket, client: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, channel: socket.socket, client: int, settings: dict[str, Any], cgroups: Cgroups
+    ) -> None:
         self.channel = channel
         self.client = client
         self.base: str = settings["base"]
-        self.jobs = Jobs(settings, self._report)
+        self.jobs = Jobs(settings, self._report, cgroups)
         self.files = Files(settings)
         self._wakeup, writer = socket.socketpair()
         self._wakeup.setblocking(False)
@@ -91,7 +94,7 @@ class Helper:
         kind = operation["op"]
         if kind in ("spawn", "worker"):
             return getattr(self.jobs, kind)(operation, given)
-        if kind in ("signal", "watch", "namespaces"):
+        if kind in ("signal", "watch", "namespaces", "limit", "killed_for_memory", "unlimit"):
             return getattr(self.jobs, kind)(operation)
         if kind == "socket":
             outgoing.append(self.jobs.connected_namespace_socket(operation))
@@ -158,9 +161,11 @@ def main() -> None:
     sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     sys_.prctl(sys_.PR_SET_NAME, b"sandboxfile")
     try:
+        cgroups = Cgroups()
         mounts.private_view(settings["base"], cover_cgroups=settings["cover_cgroups"])
+        settings["limits"] = cgroups.usable
         settings["user_xattrs"] = _user_xattrs(settings["base"])
-        helper = Helper(channel, client, settings)
+        helper = Helper(channel, client, settings, cgroups)
     except OSError as error:
         reason = f"mounts: {error.strerror} ({error.filename})"
         send(channel, {"event": "failed", "errno": error.errno, "reason": reason}, [])

@@ -61,6 +61,7 @@ class HelperClient:
         self._number = 0
         self.base = ""
         self.memory_uppers = False
+        self.limits = False
 
     @property
     def running(self) -> bool:
@@ -177,7 +178,9 @@ class HelperClient:
         self._channel = ours
         self._loop = None
         self._attach()
-        self.memory_uppers = (await self.do(Features()))[0]["memory_uppers"]
+        (features,) = await self.do(Features())
+        self.memory_uppers = features["memory_uppers"]
+        self.limits = features["limits"]
 
     async def _greet(self, channel: socket.socket) -> None:
         assert self._process is not None

@@ -21,10 +21,11 @@ class Files:
         self._base: str = settings["base"]
         self._guest: tuple[int, int] = (settings["guest_uid"], settings["guest_gid"])
         self._user_xattrs: bool = settings["user_xattrs"]
+        self._limits: bool = settings["limits"]
 
     def features(self, _: Operation) -> dict[str, bool]:
         """What this kernel gives the helper."""
-        return {"memory_uppers": self._user_xattrs}
+        return {"memory_uppers": self._user_xattrs, "limits": self._limits}
 
     def overlay(self, operation: Operation) -> None:
         """Mount an overlay; its mountpoint is made."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandboxfile.engines.linux import syscalls as sys_
+from sandboxfile.engines.linux.cgroups import Cgroups
 
 Operation = dict[str, Any]
 _RETRY = 0.01
@@ -37,8 +38,11 @@ class _Job:
 class Jobs:
     """Every child of the helper; as process 1 it inherits the orphans of the others too."""
 
-    def __init__(self, settings: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, settings: dict[str, Any], report: Callable[[dict[str, Any]], None], cgroups: Cgroups
+    ) -> None:
         self._report = report
+        self._cgroups = cgroups
         self._map_uid = f"0 {settings['guest_uid']} 65536\n"
         self._map_gid = f"0 {settings['guest_gid']} 65536\n"
         self._guest: tuple[int, int] = (settings["guest_uid"], settings["guest_gid"])
@@ -88,6 +92,39 @@ class Jobs:
         )
         self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"])
         return pid
+
+    def _spawn_limited(self, operation: Operation, actions: list[tuple[Any, ...]]) -> int:
+        """Start a program that is inside of its control groups before it does anything."""
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            self._cgroups.join(operation["cgroup"])
+            # The given descriptors are above the three that are replaced here.
+            for action in actions:
+                if action[0] == os.POSIX_SPAWN_DUP2:
+                    os.dup2(action[1], action[2])
+                else:
+                    os.dup2(os.open("/dev/null", os.O_RDWR), action[1])
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.execve(operation["argv"][0], operation["argv"], operation["env"])
+        finally:
+            os._exit(125)
+
+    def limit(self, operation: Operation) -> None:
+        """Make a sandbox's control groups."""
+        self._cgroups.make(operation["name"], operation["memory"], operation["cpus"], operation["pids"])
+
+    def killed_for_memory(self, operation: Operation) -> int:
+        """How many processes of a sandbox were ended for want of memory."""
+        return self._cgroups.killed(operation["name"])
+
+    def unlimit(self, operation: Operation) -> None:
+        """Remove a sandbox's control groups, or with no name all that nobody uses."""
+        if operation["name"]:
+            self._cgroups.remove(operation["name"])
+        else:
+            self._cgroups.remove_empty()
 
     def watch(self, operation: Operation) -> int:
         """Wait for a process that a runtime left behind for us (process 1 inherits it)."""

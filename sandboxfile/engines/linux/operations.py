@@ -169,6 +169,7 @@ class Spawn(Operation):
 
     own_stdio: ids those descriptors are given to, so that the program can open /dev/stdout again
     pid_file:  where the runtime writes the process of the sandbox that signals are meant for
+    cgroup:    the sandbox whose control groups it starts in, empty for none
     """
 
     op: ClassVar[str] = "spawn"
@@ -178,9 +179,37 @@ class Spawn(Operation):
     stdio: Sequence[int] = (-1, -1, -1)
     own_stdio: Sequence[int] = ()
     pid_file: str = ""
+    cgroup: str = ""
 
     def describe(self) -> str:
         return "run " + " ".join(self.argv)
+
+
+@dataclass(frozen=True)
+class Limit(Operation):
+    """Make a sandbox's control groups: bytes, cores, processes; None is no limit."""
+
+    op: ClassVar[str] = "limit"
+    name: str
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True)
+class Unlimit(Operation):
+    """Remove a sandbox's control groups; with no name, all that nobody uses."""
+
+    op: ClassVar[str] = "unlimit"
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class KilledForMemory(Operation):
+    """How many processes of a sandbox were ended for want of memory."""
+
+    op: ClassVar[str] = "killed_for_memory"
+    name: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,7 @@ class Runtime:
         pipes = _Pipes(stdin)
         try:
             operation = spawn(job)
-            staged = Spawn(
-                operation.job, operation.argv, operation.env, pipes.indexes, tuple(owner), operation.pid_file
-            )
+            staged = replace(operation, stdio=tuple(pipes.indexes), own_stdio=tuple(owner))
             await self._launch(job, [*before, staged], pipes.theirs)
             pipes.close_theirs()
             readers = [

@@ -20,6 +20,8 @@ from sandboxfile.engines.linux.layers import Owned
 from sandboxfile.engines.linux.operations import (
     BindMount,
     DropPoints,
+    KilledForMemory,
+    Limit,
     Listen,
     MakeDirectory,
     MakePoints,
@@ -29,6 +31,7 @@ from sandboxfile.engines.linux.operations import (
     RemoveTree,
     Signal,
     Spawn,
+    Unlimit,
     Unmount,
     Watch,
     WriteFile,
@@ -78,12 +81,14 @@ class LinuxSandbox:
         self._commands = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
-        _check_limits(limits)
+        self._cgroup = ""
+        self._killed = 0
 
     async def boot(self) -> None:
         """Mount, connect and start the init. Raises EngineError, HostError."""
         init = _find_init()
         await self._helper.do(MakeDirectory(self._here))
+        await self._make_limits()
         upper, work_directory = await self._make_upper()
         root = f"{self._here}/root"
         await self._helper.do(
@@ -109,7 +114,7 @@ class LinuxSandbox:
                 root, [(_INIT, False), *((mount.target, False) for mount in mounts[:-1]), (_SECRETS, True)]
             ),
             WriteFile(f"{self._here}/config.json", document, 0o600),
-            Spawn(job, argv, runtime_environment()),
+            Spawn(job, argv, runtime_environment(), cgroup=self._cgroup),
         )
         code = await asyncio.wait_for(self._helper.exit_of(job), _BOOT_DEADLINE)
         if code:
@@ -138,6 +143,28 @@ class LinuxSandbox:
         await self._helper.do(MakeDirectory(upper, guest=True))
         return upper, str(self._owned.path / "work")
 
+    async def _make_limits(self) -> None:
+        limits = self._limits
+        if limits.memory is None and limits.cpus is None:
+            return  # the number of processes is limited without control groups too
+        if not self._helper.limits:
+            name = "memory" if limits.memory is not None else "cpus"
+            raise MissingCapability(
+                f"a sandbox's {name} cannot be limited here: that takes control groups, and so root",
+                f"limits-{name}",
+                hint="remove `memory` and `cpus` from `resources`, or run as root",
+            )
+        await self._helper.do(Limit(self.id, limits.memory, limits.cpus, limits.pids))
+        self._cgroup = self.id
+
+    async def _judge_memory(self, completed: Completed) -> Completed:
+        """Say so when a command was ended for want of memory."""
+        if not self._cgroup or completed.exit_code == 0 or self._closing is not None:
+            return completed
+        (killed,) = await self._helper.do(KilledForMemory(self.id))
+        before, self._killed = self._killed, killed
+        return replace(completed, out_of_memory=killed > before)
+
     def _expire(self) -> None:
         self._closing = self._closing or asyncio.ensure_future(self._end())
 
@@ -148,9 +175,9 @@ class LinuxSandbox:
         except Refused as refused:
             return refused.tell(output)
         try:
-            return await self._runtime.run(
+            completed = await self._runtime.run(
                 [self._process_file(bundle, guest)],
-                lambda job: Spawn(job, self._exec(bundle), runtime_environment(), pid_file=f"{bundle}/pid"),
+                lambda job: self._spawning(job, bundle),
                 output,
                 stdin=stdin,
                 owner=self._owner(guest.identity),
@@ -158,6 +185,7 @@ class LinuxSandbox:
                 log=f"{bundle}/log",
                 whole=False,
             )
+            return await self._judge_memory(completed)
         finally:
             await release()
 
@@ -172,27 +200,23 @@ class LinuxSandbox:
             _tell(stdio, f"{refused.sentence}\n")
             return LinuxProcess.ended(refused.exit_code)
         job = self._helper.new_job()
-        pid_file = f"{bundle}/pid"
         started = time.monotonic()
-        before: list[Operation] = [self._process_file(bundle, guest)]
+        before = self._process_file(bundle, guest)
         try:
             if terminal:
                 console = f"{bundle}/console"
                 waiting = self._helper.console_of(job)
-                argv = self._exec(bundle, "--tty", "--console-socket", console)
-                operation = Spawn(job, argv, runtime_environment(), pid_file=pid_file)
-                await self._helper.do(*before, Listen(job, console), operation)
+                operation = self._spawning(job, bundle, "--tty", "--console-socket", console)
+                await self._helper.do(before, Listen(job, console), operation)
                 bridge = await self._bridge(job, waiting, stdio)
             else:
-                given = [each for each in (stdio.stdin, stdio.stdout, stdio.stderr) if each >= 0]
-                indexes, count = [], 0
-                for each in (stdio.stdin, stdio.stdout, stdio.stderr):
-                    indexes.append(count if each >= 0 else -1)
-                    count += each >= 0
-                operation = Spawn(
-                    job, self._exec(bundle), runtime_environment(), tuple(indexes), (), pid_file
-                )
-                await self._helper.do(*before, operation, descriptors=given)
+                wanted = (stdio.stdin, stdio.stdout, stdio.stderr)
+                given = [each for each in wanted if each >= 0]
+                indexes = [
+                    sum(e >= 0 for e in wanted[:n]) if each >= 0 else -1 for n, each in enumerate(wanted)
+                ]
+                operation = replace(self._spawning(job, bundle), stdio=tuple(indexes))
+                await self._helper.do(before, operation, descriptors=given)
                 bridge = None
         except BaseException:
             await release()
@@ -266,9 +290,10 @@ class LinuxSandbox:
         document = process(guest, self._runtime.host, build=False, pids=self._limits.pids)
         return WriteFile(f"{bundle}/process.json", json.dumps(document), 0o600)
 
-    def _exec(self, bundle: str, *options: str) -> list[str]:
+    def _spawning(self, job: int, bundle: str, *options: str) -> Spawn:
         files = ("--process", f"{bundle}/process.json", "--pid-file", f"{bundle}/pid")
-        return self._runtime.argv(f"{bundle}/log", "exec", *options, *files, self.id)
+        argv = self._runtime.argv(f"{bundle}/log", "exec", *options, *files, self.id)
+        return Spawn(job, argv, runtime_environment(), pid_file=f"{bundle}/pid", cgroup=self._cgroup)
 
     def _owner(self, identity: Identity) -> tuple[int, int]:
         return self._engine.ids.guest_uid + identity.uid, self._engine.ids.guest_gid + identity.gid
@@ -307,7 +332,7 @@ class LinuxSandbox:
                     await self._helper.do(Signal(self._init_job, signal.SIGKILL))
                     await self._helper.exit_of(self._init_job)
                 await self._runtime.delete(self.id)
-                await self._helper.do(Unmount(self._here))
+                await self._helper.do(Unmount(self._here), *([Unlimit(self._cgroup)] if self._cgroup else []))
             if self._owned:
                 await self._engine.delete_tree(self._owned.path)
                 self._owned.release()
@@ -322,16 +347,6 @@ def _find_init() -> str:
             "`catatonit` is missing, the init of sandboxes", hint="sudo apt-get install catatonit"
         )
     return os.path.realpath(path)
-
-
-def _check_limits(limits: Limits) -> None:
-    for name, value in (("memory", limits.memory), ("cpus", limits.cpus)):
-        if value is not None:
-            raise MissingCapability(
-                f"the linux engine cannot limit a sandbox's {name} on this host yet",
-                f"limits-{name}",
-                hint=f"remove `{name}` from `resources`",
-            )
 
 
 def _tell(stdio: Stdio, text: str) -> None:

@@ -4,6 +4,7 @@ import base64
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sandboxfile.build.redact import MASK, Redactor
 
 
@@ -18,7 +19,7 @@ def test_a_secret_never_passes_wherever_the_stream_is_cut(
     redactor = Redactor([secret])
     out = b""
     at = 0
-    for cut in sorted({min(c, len(stream)) for c in cuts}) + [len(stream)]:
+    for cut in [*sorted({min(c, len(stream)) for c in cuts}), len(stream)]:
         out += redactor.feed(stream[at:cut])
         at = cut
     out += redactor.flush()

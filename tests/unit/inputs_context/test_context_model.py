@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sandboxfile.inputs.context import scan
 from sandboxfile.spec.model import FileRequest
 

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.core.layer import TreeEntry
 from sandboxfile.errors import Source, Span, SpecError
 from sandboxfile.inputs.context import scan, tree_digest

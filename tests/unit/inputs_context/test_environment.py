@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import HostError, Source, Span, UsageError
 from sandboxfile.inputs.environment import SuiteSource, default_mirrors, parse_sources, secret_values
 from sandboxfile.spec.model import Secret

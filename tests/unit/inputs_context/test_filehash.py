@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.inputs.context import scan
 from sandboxfile.inputs.filehash import FileHasher, FileKey, NotAFileError
 from sandboxfile.spec.model import FileRequest

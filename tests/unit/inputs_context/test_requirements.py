@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import Issue, Source, Span, SpecError
 from sandboxfile.inputs.requirements import expand, files_read
 from sandboxfile.spec.model import Pip, PipRequest, RequirementsFile

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import Issue, SpecError, UsageError
 from sandboxfile.inputs.settings import Settings, config_path, load_settings
 

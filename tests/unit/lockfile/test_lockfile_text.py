@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.pylock import Pylock
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import LockFormatError
 from sandboxfile.spec.lock import (

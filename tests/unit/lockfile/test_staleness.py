@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.spec.lock import (
     AptTransition,

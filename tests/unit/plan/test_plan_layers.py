@@ -153,7 +153,7 @@ def test_a_step_has_the_files_defaults_and_its_own_words() -> None:
     spec = replace(
         SPEC,
         env={"A": "file", "B": "file"},
-        workdir="/work",
+        workdir="/srv/app",
         user="app",
         run=(
             RunStep("one", env={"A": "step"}, network=True, secrets=("b", "a")),
@@ -163,7 +163,7 @@ def test_a_step_has_the_files_defaults_and_its_own_words() -> None:
     one, two = (plan(spec, lock(), []).layer(name).definition for name in ("run-1", "run-2"))
     assert isinstance(one, RunLayer)
     assert isinstance(two, RunLayer)
-    assert (one.env, one.cwd, one.user) == ({"A": "step", "B": "file"}, "/work", "app")
+    assert (one.env, one.cwd, one.user) == ({"A": "step", "B": "file"}, "/srv/app", "app")
     assert (one.network, one.secrets) == ("full", ("a", "b"))
     assert (two.cwd, two.user, two.network) == ("/else", "root", "filtered:a.example,z.example")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
+from spec_reading import SEED, issues, read, read_toml
+
 from sandboxfile.errors import SpecError
 from sandboxfile.spec.decode import format_of
 from sandboxfile.spec.load import load
@@ -27,7 +29,6 @@ from sandboxfile.spec.model import (
     SnapshotRequest,
     Start,
 )
-from spec_reading import SEED, issues, read, read_toml
 
 SEED_TOML = r"""
     name = "fun-with-python"

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from spec_reading import issues, read
+
 from sandboxfile.errors import SpecError
 from sandboxfile.inputs.recipes import RecipeReader, shipped_directories
 from sandboxfile.spec.load import load
 from sandboxfile.spec.recipe import RecipeRef
-from spec_reading import issues, read
 
 TOOLS = """
     description: tools

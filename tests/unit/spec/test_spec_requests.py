@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from spec_reading import read
+
 from sandboxfile.spec.lock import Requests
 from sandboxfile.spec.requests import requests_of
-from spec_reading import read
 
 
 def requests(text: str) -> Requests:

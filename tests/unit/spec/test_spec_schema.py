@@ -10,13 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from spec_reading import SEED, issues
+
 from sandboxfile.inputs.recipes import RecipeReader, shipped_directories
 from sandboxfile.spec.document import DOCUMENT, RECIPE
 from sandboxfile.spec.load import load
 from sandboxfile.spec.schema import json_schema, recipe_schema
 from sandboxfile.spec.shape import Key, Listing, Names, NotYet, OneOf, Shape, Table
 from sandboxfile.spec.starter import starter
-from spec_reading import SEED, issues
 
 GOOD = (
     SEED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+
 from sandboxfile.errors import Issue, Source, Span
 from sandboxfile.spec.source import render_issue, render_issues
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import store_making
-from sandboxfile.store.store import Store
 from store_making import Clock, CommitLayer, MakeSnapshot
+
+from sandboxfile.store.store import Store
 
 
 @pytest.fixture

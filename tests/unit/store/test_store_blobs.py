@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import IntegrityError, StoreError
 from sandboxfile.store.store import Store
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_making import Clock, CommitLayer, MakeSnapshot
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
@@ -18,7 +20,6 @@ from sandboxfile.store.records import Failure, Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.store import Store
 from sandboxfile.store.sweep import disk_usage, empty_trash, sweep, trash_entries
 from sandboxfile.store.uses import Used
-from store_making import Clock, CommitLayer, MakeSnapshot
 
 NOW = 1_000_000_000.0
 

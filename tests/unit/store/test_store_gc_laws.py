@@ -6,6 +6,7 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.store.gc import DAY, Survey, collect

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_making import Clock, CommitLayer, MakeSnapshot
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import NoSuchSnapshot, StoreError
 from sandboxfile.inputs.filehash import FileKey
@@ -14,7 +16,6 @@ from sandboxfile.store.database import Database
 from sandboxfile.store.records import Failure, Head
 from sandboxfile.store.schema import MIGRATIONS
 from sandboxfile.store.store import Store
-from store_making import Clock, CommitLayer, MakeSnapshot
 
 CHECK = Digest("sha256:" + "c" * 64)
 

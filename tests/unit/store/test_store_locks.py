@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.errors import StoreError
 from sandboxfile.store.locks import Locks, is_owned, own_new
 from sandboxfile.store.store import Store

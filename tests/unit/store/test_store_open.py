@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
