@@ -23,7 +23,7 @@ from sandboxfile.core.units import size_text
 from sandboxfile.engine.base import Committed, Engine
 from sandboxfile.errors import BuildError, SandboxfileError, StepFailed, VerifyFailed
 from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled
-from sandboxfile.plan.schedule import Schedule
+from sandboxfile.plan.schedule import schedule_of
 from sandboxfile.store.failure import full_disk, store_error
 from sandboxfile.store.records import layer_record
 from sandboxfile.store.store import Store
@@ -77,20 +77,25 @@ class Builder:
         kinds = {action.node: action.kind for action in reconciled.actions}
         outcomes.reused += [name for name in layers if kinds[name] in (ActionKind.REUSE, ActionKind.PLACE)]
         todo = {name for name in (*layers, *fetches) if kinds[name] in (ActionKind.BUILD, ActionKind.FETCH)}
-        schedule = Schedule(_edges(reconciled, todo))
+        schedule = schedule_of(reconciled)
         running: dict[asyncio.Task[None], str] = {}
         try:
             while not schedule.done:
                 for name in schedule.ready():
-                    if len(running) >= self._parallel:
-                        break
-                    schedule.start(name)
-                    work = (
-                        self._fetch(fetches[name])
-                        if name in fetches
-                        else self._build(layers[name], name in reconciled.forced, outcomes)
-                    )
-                    running[asyncio.create_task(_as_coroutine(work))] = name
+                    if name not in todo:
+                        # Present already, or a check: those run when all layers are there.
+                        schedule.start(name)
+                        schedule.finish(name)
+                    elif len(running) < self._parallel:
+                        schedule.start(name)
+                        work = (
+                            self._fetch(fetches[name])
+                            if name in fetches
+                            else self._build(layers[name], name in reconciled.forced, outcomes)
+                        )
+                        running[asyncio.create_task(_as_coroutine(work))] = name
+                if not running:
+                    continue
                 finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     schedule.finish(running.pop(task))
@@ -209,21 +214,6 @@ class Builder:
 
 async def _as_coroutine(work: Awaitable[None]) -> None:
     await work
-
-
-def _edges(reconciled: Reconciled, todo: set[str]) -> dict[str, tuple[str, ...]]:
-    """For each node that has work, the nodes with work that it waits for."""
-    plan = reconciled.plan
-    by_key = {layer.key: layer.name for layer in plan.layers}
-    needs = {fetch.layer: fetch.name for fetch in plan.fetches}
-    edges: dict[str, tuple[str, ...]] = dict.fromkeys(todo, ())
-    for layer in plan.layers:
-        if layer.name not in todo:
-            continue
-        below = () if layer.detached else tuple(by_key[key] for key in layer.stack if key in by_key)
-        wanted = (*below, needs.get(layer.name, ""))
-        edges[layer.name] = tuple(name for name in wanted if name in todo)
-    return edges
 
 
 def _verify_failed(failures: tuple[StepFailed, ...]) -> VerifyFailed:

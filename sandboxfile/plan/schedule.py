@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
 from sandboxfile.errors import PlanError
-from sandboxfile.plan.edges import needs
+from sandboxfile.plan.edges import needs, nodes
 from sandboxfile.plan.model import ActionKind, Reconciled
 
 _WORK = frozenset({ActionKind.BUILD, ActionKind.FETCH, ActionKind.CHECK})
@@ -171,10 +171,19 @@ class Schedule:
 
 
 def schedule_of(reconciled: Reconciled) -> Schedule:
-    """The schedule of what is to be built, fetched and checked; everything else is finished already."""
+    """The schedule of what is to be built, fetched and checked.
+
+    What needs no work and stands on nothing that does is finished already. What needs no work but stands
+    on a layer that is built anew is a node like any other, so that what is above it waits as well.
+    """
     costs = {action.node: _cost(action.node, action.cost) for action in reconciled.actions}
-    done = [action.node for action in reconciled.actions if action.kind not in _WORK]
-    return Schedule(needs(reconciled.plan), costs, done=done)
+    waits = needs(reconciled.plan)
+    idle = {action.node for action in reconciled.actions if action.kind not in _WORK}
+    done: set[str] = set()
+    for name in nodes(reconciled.plan):
+        if name in idle and all(below in done for below in waits[name]):
+            done.add(name)
+    return Schedule(waits, costs, done=done)
 
 
 def _cost(node: str, size: int) -> float:

@@ -63,9 +63,10 @@ class SumEngine:
             ready, running = schedule.ready(), schedule.running()
             name = choose([*ready, *running])
             if name in ready:
-                if name not in work:
-                    raise AssertionError(f"{name} was started, though there is nothing to do")
                 schedule.start(name)
+                continue
+            if name not in work:
+                schedule.finish(name)
                 continue
             if name in layers:
                 self.build(layers[name])

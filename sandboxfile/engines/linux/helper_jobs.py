@@ -87,9 +87,13 @@ class Jobs:
                     os.fchown(given[index], *operation["own_stdio"])
                 actions.append((os.POSIX_SPAWN_DUP2, given[index], target))
         argv = operation["argv"]
-        pid = os.posix_spawn(
-            argv[0], argv, operation["env"], file_actions=actions, setsigdef=[signal.SIGPIPE]
-        )
+        if operation["cgroup"]:
+            pid = self._spawn_limited(operation, actions)
+        else:
+            defaults = [signal.SIGPIPE]
+            pid = os.posix_spawn(
+                argv[0], argv, operation["env"], file_actions=actions, setsigdef=defaults
+            )
         self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"])
         return pid
 
