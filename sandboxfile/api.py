@@ -23,6 +23,7 @@ from sandboxfile.errors import EngineError, FetchError, LockStale, NoSuchSnapsho
 if TYPE_CHECKING:
     from sandboxfile.build.builder import Builder
     from sandboxfile.build.failed import FailedStep
+    from sandboxfile.build.lockmaker import BuildStack
     from sandboxfile.core.digest import Digest
     from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
@@ -148,6 +149,8 @@ class Client:
         offline: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
+        from dataclasses import replace
+
         from sandboxfile.build.lockmaker import make_lock
         from sandboxfile.spec.lock import Lockfile
 
@@ -156,13 +159,13 @@ class Client:
             record = self.store.index.layer(stack[-1])
             return record.diff_id if record else None
 
-        async def build_stack(lock: Lockfile) -> Sequence[LayerKey]:
-            return await self._build_packages(project, lock, offline)
-
+        requests, constraints = project.pip_inputs
+        # Constraints named in a requirements file count as well.
+        pip = replace(project.sandboxfile.pip, constraints=tuple(constraints))
         return await make_lock(
-            project.sandboxfile,
+            replace(project.sandboxfile, pip=pip),
             project.requests,
-            project.pip_inputs[0],
+            requests,
             project.read_lock(),
             directory=project.directory,
             engine=self.engine,
@@ -170,11 +173,21 @@ class Client:
             settings=self.settings,
             reporter=self.reporter,
             build_base=build_base,
-            build_stack=build_stack,
+            build_stack=self._stack_builder(project, offline),
             update=update,
             refresh=refresh,
             offline=offline,
         )
+
+    def _stack_builder(self, project: Project, offline: bool) -> BuildStack:
+        """Builds what wheels are built from source on: the base and the apt layers of a lock."""
+        from dataclasses import replace
+
+        async def build_stack(lock: Lockfile) -> Sequence[LayerKey]:
+            groups = tuple(replace(group, pip=None) for group in lock.groups)
+            return await self._build_packages(project, replace(lock, groups=groups), offline)
+
+        return build_stack
 
     async def _build_packages(self, project: Project, lock: Lockfile, offline: bool) -> tuple[LayerKey, ...]:
         """Build the base and the package layers of a lock in the making; their keys, lowest first."""
@@ -311,6 +324,7 @@ class Client:
         from sandboxfile.build.builder import Builder
         from sandboxfile.build.layers import Ingredients
         from sandboxfile.build.wanted import wanted_of
+        from sandboxfile.build.wheel_build import restore_built
         from sandboxfile.inputs.environment import secret_values
 
         used = {name for step in project.sandboxfile.run for name in step.secrets}
@@ -318,6 +332,19 @@ class Client:
         secrets = secret_values(declared, os.environ, project.directory) if declared else {}
 
         async def fetch(planned: PlannedFetch) -> None:
+            built = {row.sha256 for row in lock.installed_wheels() if row.built}
+            if self.store.blobs.missing(built & {sha256 for sha256, _, _ in planned.items}):
+                await restore_built(
+                    lock,
+                    pip=project.sandboxfile.pip,
+                    directory=project.directory,
+                    engine=self.engine,
+                    store=self.store,
+                    settings=self.settings,
+                    reporter=self.reporter,
+                    build_stack=self._stack_builder(project, offline),
+                    offline=offline,
+                )
             if offline:
                 missing = self.store.blobs.missing(sha256 for sha256, _, _ in planned.items)
                 raise FetchError(

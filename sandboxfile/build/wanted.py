@@ -26,8 +26,10 @@ def wanted_of(
 ) -> tuple[Wanted, ...]:
     """Each file of a fetch, with every origin it may come from, in order of preference."""
     found = {item.sha256: item for item in _known(spec, lock, directory, settings, cache)}
+    # No origin has a wheel that was built here.
+    built = {row.sha256 for row in lock.installed_wheels() if row.built}
     try:
-        return tuple(found[sha256] for sha256, _, _ in fetch.items)
+        return tuple(found[sha256] for sha256, _, _ in fetch.items if sha256 not in built)
     except KeyError as error:
         raise PlanError(f"the lock does not say where the file {error.args[0]} comes from") from error
 
