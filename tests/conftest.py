@@ -23,16 +23,15 @@ def missing(marker: str) -> str | None:
     if marker == "root":
         return None if os.geteuid() == 0 else "needs to be root"
     if marker == "host":
-        return None
         from sandboxfile.api import doctor
 
-        problems = [f"{r.name}: {r.remedy}" for r in doctor() if not r.ok]
+        problems = [f"{r.name}: {r.remedy}" for r in doctor() if r.needed and not r.ok]
         return "; ".join(problems) or None
     if marker == "network":
         from sandboxfile.inputs.environment import default_mirrors
 
         try:
-            return None if default_mirrors("trixie", Path("/tmp/mirrors-cache")) else "no mirrors known"
+            return None if default_mirrors("trixie") else "no mirrors known"
         except Exception as error:
             return f"no mirrors known: {error}"
     return None

@@ -107,3 +107,16 @@ def test_changing_a_file_builds_the_files_layer_only(built: Program) -> None:
     assert [n for n, kind in after.items() if kind == "build"] == ["files-1"]
     built("build")
     assert built("run", "--", "python3", "/app/app.py").stdout.endswith("new\n")
+
+
+def test_a_wheel_built_from_source_is_built_again_when_it_is_gone(based: Based) -> None:
+    program = based("apt: [python3]\npip: {packages: [docopt], build: [docopt]}\n")
+    program("build")
+    lock = (program.directory / "sandboxfile.lock").read_text()
+    line = next(line for line in lock.splitlines() if "docopt-" in line)
+    sha256 = line.partition("wheels")[2].partition("sha256")[2].split('"')[1]
+    (program.home / "blobs" / "sha256" / sha256[:2] / sha256[2:]).unlink()
+    ran = program("build", "--locked", "--force", "pip-1", "--progress=json")
+    assert "wheel:docopt" in ran.tasks()
+    assert program("run", "--", "python3", "-c", "import docopt").code == 0
+    assert (program.directory / "sandboxfile.lock").read_text() == lock

@@ -17,7 +17,6 @@ from types import ModuleType
 
 import pytest
 
-
 APP = Path(__file__).resolve().parents[2] / "examples" / "mandelbrot" / "app.py"
 
 

@@ -25,7 +25,7 @@ def execute(invocation: Invocation) -> int:
         {
             "name": each.name,
             "ok": each.ok,
-            "needed": bool(getattr(each, "needed", True)),
+            "needed": bool(each.needed),
             "detail": each.detail,
             "remedy": each.remedy,
         }

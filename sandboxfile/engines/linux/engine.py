@@ -185,8 +185,8 @@ class LinuxEngine:
             await self.empty_trash([name])
 
     async def sweep(self) -> None:
-        """Delete what is left behind: workspaces of clients that are gone, placements that are half-made or whose
-        layers are gone, and the trash."""
+        """Delete what is left behind: workspaces of clients that are gone, placements that nothing can use,
+        and the trash."""
         self.layers.make()
         abandoned = [path for path in self.layers.workspaces.iterdir() if is_abandoned(path)]
         for path in [*abandoned, *self.stacks.leftovers()]:

@@ -83,6 +83,10 @@ class Helper:
                 "reason": error.strerror or str(error),
                 "file": os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "",
             }
+        except Exception as error:
+            # Nothing a request says may end the helper, and all sandboxes with it.
+            reason = f"{type(error).__name__}: {error}"
+            reply["error"] = {"index": len(results), "errno": errno.EINVAL, "reason": reason, "file": ""}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxfile.engines.linux.idmap import IdMap
+from sandboxfile.engines.linux.layers import DISK_FULL, disk_full
 from sandboxfile.engines.linux.operations import Features, Operation
 from sandboxfile.engines.linux.streams import readable, writable
 from sandboxfile.engines.linux.wire import receive, send
@@ -140,6 +141,7 @@ class HelperClient:
             self._starting = asyncio.Lock()
         async with self._starting:
             if self._channel is None:
+                await self._reap()
                 await self._launch()
 
     async def _launch(self) -> None:
@@ -241,11 +243,7 @@ class HelperClient:
                 for descriptor in descriptors:
                     os.close(descriptor)
             elif failed:
-                answer.set_exception(
-                    OperationFailed(
-                        operations[failed["index"]], failed["errno"], failed["reason"], failed["file"]
-                    )
-                )
+                answer.set_exception(_failure(operations[failed["index"]], failed))
             else:
                 answer.set_result((message["results"], descriptors))
 
@@ -274,12 +272,21 @@ class HelperClient:
     async def close(self) -> None:
         """End the helper and everything it holds, and wait for that."""
         self._detach()
-        process, self._process = self._process, None
-        if process is not None:
-            await asyncio.to_thread(process.communicate)
+        await self._reap()
         for future in self._exits.values():
             if not future.done():
                 future.set_result(-9)
+
+    async def _reap(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(process.communicate)
+
+
+def _failure(operation: Operation, failed: dict[str, Any]) -> Exception:
+    if failed["errno"] in DISK_FULL:
+        return disk_full()
+    return OperationFailed(operation, failed["errno"], failed["reason"], failed["file"])
 
 
 def mount_base(home: Path) -> str:

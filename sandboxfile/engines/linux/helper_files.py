@@ -92,15 +92,18 @@ class Files:
 
     def read_text(self, operation: Operation) -> str | None:
         """A small regular file below a root; None when there is none."""
+        # A sandbox could make its passwd file a link to one of the kernel's; those are other mounts.
+        resolve = 0 if operation["root"] == "/" else sys_.RESOLVE_NO_XDEV
         with _Root(operation["root"]) as root:
             try:
-                descriptor = sys_.open_in_root(root, operation["path"], os.O_RDONLY | os.O_NONBLOCK)
+                flags = os.O_RDONLY | os.O_NONBLOCK
+                descriptor = sys_.open_in_root(root, operation["path"], flags, resolve=resolve)
             except OSError:
                 return None
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return None
-                return file.read(operation["limit"]).decode("utf-8", "replace")
+                return (file.read(operation["limit"]) or b"").decode("utf-8", "replace")
 
     def modes(self, operation: Operation) -> list[int | None]:
         """The mode of each path below a root, links followed; None where there is nothing."""

@@ -91,9 +91,7 @@ class Jobs:
             pid = self._spawn_limited(operation, actions)
         else:
             defaults = [signal.SIGPIPE]
-            pid = os.posix_spawn(
-                argv[0], argv, operation["env"], file_actions=actions, setsigdef=defaults
-            )
+            pid = os.posix_spawn(argv[0], argv, operation["env"], file_actions=actions, setsigdef=defaults)
         self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"])
         return pid
 

@@ -15,6 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.engines.linux.layers import storing
 from sandboxfile.errors import EngineError, HostError
 
 RANGE = 65536
@@ -72,15 +73,16 @@ def load_ids(home: Path) -> IdMap:
         ids = IdMap(known["mode"], known["uid"], known["gid"])
     except FileNotFoundError:
         ids = choose_ids()
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside = record.with_name(f".{RECORD}.{os.getpid()}")
-        beside.write_text(json.dumps({"mode": ids.mode, "uid": ids.uid, "gid": ids.gid}) + "\n")
-        try:
-            os.link(beside, record)
-        except FileExistsError:
-            return load_ids(home)
-        finally:
-            beside.unlink()
+        with storing():
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            beside = record.with_name(f".{RECORD}.{os.getpid()}")
+            beside.write_text(json.dumps({"mode": ids.mode, "uid": ids.uid, "gid": ids.gid}) + "\n")
+            try:
+                os.link(beside, record)
+            except FileExistsError:
+                return load_ids(home)
+            finally:
+                beside.unlink()
     except (ValueError, KeyError) as error:
         raise EngineError(f"{record} is damaged", hint="remove the store, or restore that file") from error
     if ids.mode != ("root" if os.geteuid() == 0 else "user"):

@@ -6,13 +6,15 @@ Under the store's home: `layers/<hex of key>/{fs,layer.json}`, `workspaces/<id>/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sandboxfile.engine.base import Committed
 from sandboxfile.errors import EngineError, StoreError
 
 VERSION = 1
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BEING_MADE = 60.0
 """Seconds that a directory with a leading dot is left alone: somebody is making it."""
 
@@ -34,6 +37,23 @@ class Sealed:
 
     committed: Committed
     implied: tuple[str, ...] | None
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Turn what the file system refuses into a StoreError with what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise disk_full() from error
+        where = f": {error.filename}" if error.filename else ""
+        raise StoreError(f"the store cannot be written: {error.strerror}{where}") from error
+
+
+def disk_full() -> StoreError:
+    """The error for a disk, or a quota, that is used up."""
+    return StoreError("the disk is full", hint="free some space, for example with `sandboxfile cache gc`")
 
 
 class Layers:
@@ -50,9 +70,10 @@ class Layers:
 
     def make(self) -> None:
         """Make the directories that are missing."""
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.layers, self.workspaces, self.kept, self.placements, self.trash):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        with storing():
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self.layers, self.workspaces, self.kept, self.placements, self.trash):
+                directory.mkdir(mode=0o700, exist_ok=True)
 
     def directory(self, key: LayerKey) -> Path:
         """The directory of a layer, there or not."""
@@ -135,12 +156,14 @@ class Owned:
         self.id = secrets.token_hex(8)
         self.path = parent / self.id
         beside = parent / f".{self.id}"
-        beside.mkdir(mode=0o700)
-        self._lock = os.open(beside / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        (beside / "layer").mkdir(mode=0o700)
-        (beside / "work").mkdir(mode=0o700)
-        os.rename(beside, self.path)
+        self._lock = -1
+        with storing():
+            beside.mkdir(mode=0o700)
+            self._lock = os.open(beside / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (beside / "layer").mkdir(mode=0o700)
+            (beside / "work").mkdir(mode=0o700)
+            os.rename(beside, self.path)
 
     def release(self) -> None:
         """Let the directory go. May be called twice."""
@@ -175,12 +198,17 @@ def placement_name(layer: LayerKey, below: Sequence[str]) -> str:
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a document atomically and durably."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with open(beside, "w") as file:
-        json.dump(record, file, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with storing():
+        try:
+            with open(beside, "w") as file:
+                json.dump(record, file, sort_keys=True)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def sync_directory(path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from sandboxfile.engine.base import Completed, Terminal
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.operations import Signal
-from sandboxfile.engines.linux.runtime import Runtime, exit_code
+from sandboxfile.engines.linux.runtime import Judge, exit_code
 from sandboxfile.engines.linux.terminal import Bridge
 
 
@@ -20,7 +20,7 @@ class LinuxProcess:
     def __init__(
         self,
         helper: HelperClient,
-        runtime: Runtime,
+        judge: Judge,
         job: int,
         started: float,
         timeout: float | None,
@@ -30,7 +30,7 @@ class LinuxProcess:
         tell: Callable[[str], None],
     ) -> None:
         self._helper = helper
-        self._runtime = runtime
+        self._judge = judge
         self._job = job
         self._started = started
         self._log = log
@@ -60,7 +60,7 @@ class LinuxProcess:
             if self._bridge:
                 await self._bridge.finish()
             completed = Completed(exit_code(code), timed_out, False, time.monotonic() - self._started)
-            return await self._runtime.judge(
+            return await self._judge(
                 completed, self._log, lambda _, data: self._tell(data.decode("utf-8", "replace"))
             )
         finally:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 _GRACE = 10.0
+
+Judge = Callable[[Completed, str, Output], Awaitable[Completed]]
+"""Given how a command ended, the runtime's log and where to say things; see `Runtime.judge`."""
 
 
 class Refused(Exception):
@@ -124,10 +127,12 @@ class Runtime:
         timeout: float | None,
         log: str,
         whole: bool,
+        judge: Judge | None = None,
     ) -> Completed:
         """Do `before`, start `spawn(job)` on pipes and pass its output on until it ends.
 
         owner: ids (of the helper's view) that the pipes are given to
+        judge: tells a command's failure from the runtime's, in place of `self.judge`
         whole: every process that can hold the pipes ends with the command, so read them to their end
         """
         job = self.helper.new_job()
@@ -157,7 +162,7 @@ class Runtime:
         finally:
             pipes.close()
         completed = Completed(exit_code(code), timed_out, False, time.monotonic() - started)
-        return await self.judge(completed, log, output)
+        return await (judge or self.judge)(completed, log, output)
 
     async def _await_end(
         self, job: int, timeout: float | None, readers: Sequence[Reader]

@@ -157,6 +157,15 @@ class LinuxSandbox:
         await self._helper.do(Limit(self.id, limits.memory, limits.cpus, limits.pids))
         self._cgroup = self.id
 
+    async def _judge(self, completed: Completed, log: str, output: Output) -> Completed:
+        """As the runtime judges, but that it complains of a sandbox which is being closed is no failure."""
+        try:
+            return await self._runtime.judge(completed, log, output)
+        except EngineError:
+            if self._closing is None:
+                raise
+            return completed
+
     async def _judge_memory(self, completed: Completed) -> Completed:
         """Say so when a command was ended for want of memory."""
         if not self._cgroup or completed.exit_code == 0 or self._closing is not None:
@@ -184,6 +193,7 @@ class LinuxSandbox:
                 timeout=command.timeout,
                 log=f"{bundle}/log",
                 whole=False,
+                judge=self._judge,
             )
             return await self._judge_memory(completed)
         finally:
@@ -223,7 +233,7 @@ class LinuxSandbox:
             raise
         return LinuxProcess(
             self._helper,
-            self._runtime,
+            self._judge,
             job,
             started,
             command.timeout,

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sandboxfile.engines.linux.helper_client import HelperClient
+from sandboxfile.engines.linux.layers import DISK_FULL, disk_full
 from sandboxfile.engines.linux.operations import Signal, Work
 from sandboxfile.engines.linux.streams import Reader
-from sandboxfile.errors import BuildError, EngineError, IntegrityError, StoreError
-
-_DISK_FULL = (28, 122)
+from sandboxfile.errors import BuildError, EngineError, IntegrityError
 
 
 async def work(
@@ -122,8 +121,8 @@ class _Descriptors:
 def _failure(said: Mapping[str, Any]) -> Exception:
     kind, message, number = said["error"], said["message"], said.get("errno")
     details = tuple(said.get("details", ()))
-    if number in _DISK_FULL:
-        return StoreError("the disk is full", hint="free some space, for example with `sandboxfile cache gc`")
+    if number in DISK_FULL:
+        return disk_full()
     if kind == "FileNotFoundError":
         return FileNotFoundError(number or 2, message)
     if kind == "IntegrityError":

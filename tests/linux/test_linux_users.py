@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandboxfile.engines.linux.users import Identity, NoSuchUser, resolve_owner, resolve_user
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbroken\nodd:x:a:b::/:\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from sandboxfile.core.layer import RootfsBase
 from sandboxfile.engines.linux.engine import LinuxEngine
 from sandboxfile.errors import BuildError
@@ -69,9 +70,8 @@ def test_nothing_leads_out_of_the_root(empty_engine: LinuxEngine, tmp_path: Path
     outside.chmod(0o777)
     members = [
         (member("up", type=tarfile.SYMTYPE, linkname="../../../../../../../.."), b""),
-        (member("away", type=tarfile.SYMTYPE, linkname=str(outside)), b""),
-        (member("away/file"), b"1"),
         (member("up/planted"), b"2"),
+        (member("away", type=tarfile.SYMTYPE, linkname=str(outside)), b""),
     ]
     tar = archive(tmp_path / "rootfs.tar.gz", members)
 
@@ -79,6 +79,9 @@ def test_nothing_leads_out_of_the_root(empty_engine: LinuxEngine, tmp_path: Path
         return await workspace.read("/planted")
 
     assert unpacked(empty_engine, tar, look) == b"2"
+    archive(tar, [*members, (member("away/file"), b"1")])
+    with pytest.raises(BuildError, match="points nowhere"):
+        unpacked(empty_engine, tar, look)
     assert list(outside.iterdir()) == []
     assert not Path("/planted").exists()
 

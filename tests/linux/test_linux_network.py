@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+from linux_bench import Bench, Place
+
 from sandboxfile.engines.linux.netlink import addresses
 from sandboxfile.engines.linux.network import check_mode
 from sandboxfile.errors import EngineError, MissingCapability
-
-from tests.linux.conftest import Bench, Place
+from sandboxfile.inputs.environment import default_mirrors
 
 REACH = r"""
 use Socket qw(:all); $| = 1;
@@ -74,13 +76,14 @@ def test_this_machine_is_never_reached(bench: Bench, host_server: int, network: 
 @pytest.mark.root
 @pytest.mark.network
 def test_names_are_resolved_with_network_and_not_without(bench: Bench) -> None:
-    script = 'exit(defined gethostbyname("deb.debian.org") ? 0 : 1)'
+    host = urlsplit(default_mirrors("trixie")[0].url).hostname
+    script = "exit(defined gethostbyname($ARGV[0]) ? 0 : 1)"
 
     async def body() -> list[int]:
         workspace = await bench.engine.prepare(bench.base)
         place = Place(workspace)
         return [
-            (await place.run("perl", "-e", script, network=network)).completed.exit_code
+            (await place.run("perl", "-e", script, str(host), network=network)).completed.exit_code
             for network in ("full", "none")
         ]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from sandboxfile.engine.base import Command, Stdio, Terminal
+from linux_bench import PATH, Bench
 
-from tests.linux.conftest import PATH, Bench
+from sandboxfile.engine.base import Command, Stdio, Terminal
 
 pytestmark = pytest.mark.host
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandboxfile.core.normalise import RULES, Rules, Treatment
 
 

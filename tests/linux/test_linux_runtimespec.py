@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from sandboxfile.engines.linux.runtimespec import BoundMount, Container, GuestProcess, Host, config
 from sandboxfile.engines.linux.seccomp import profile
 from sandboxfile.engines.linux.users import Identity

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sandboxfile.engines.linux.idmap import IdMap, free_range, load_ids, subordinate_lines
 from sandboxfile.errors import EngineError
 

@@ -1,0 +1,68 @@
+"""What `doctor` says of a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandboxfile.engines.linux import probe as probing
+from sandboxfile.engines.linux.probe import Requirement, probe
+
+
+def by_name(found: tuple[Requirement, ...]) -> dict[str, Requirement]:
+    return {each.name: each for each in found}
+
+
+def test_what_is_missing_has_a_remedy_and_what_is_there_has_none() -> None:
+    for each in probe():
+        assert bool(each.remedy) == (not each.ok), each
+        assert each.detail, each
+
+
+def test_missing_programs_are_named_with_the_command_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(probing.shutil, "which", lambda *_, **__: None)
+    found = by_name(probe(home=tmp_path))
+    assert found["OCI runtime"].remedy == "sudo apt-get install crun"
+    assert found["mmdebstrap"].remedy == "sudo apt-get install mmdebstrap"
+    assert found["catatonit"].remedy == "sudo apt-get install catatonit"
+    assert not found["pasta"].needed
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "remedy"),
+    [
+        ("/proc/sys/user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=65536"),
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ],
+)
+def test_switches_that_forbid_user_namespaces_are_found(
+    monkeypatch: pytest.MonkeyPatch, file: str, value: str, remedy: str
+) -> None:
+    monkeypatch.setattr(probing, "_read", lambda path: value if path == file else "")
+    monkeypatch.setattr(probing.os, "geteuid", lambda: 1000)
+    found = probing._user_namespaces()
+    assert not found.ok
+    assert found.remedy == remedy
+
+
+def test_an_older_kernel_is_told_which_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        release = "5.4.0-1-amd64"
+
+    monkeypatch.setattr(probing.os, "uname", lambda: Old)
+    assert probing._kernel() == Requirement(
+        "kernel", False, "Linux 5.4.0-1-amd64", "upgrade to Linux 5.13 or newer"
+    )
