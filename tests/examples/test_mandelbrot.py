@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 APP = Path(__file__).resolve().parents[2] / "examples" / "mandelbrot" / "app.py"
