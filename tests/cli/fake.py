@@ -17,7 +17,6 @@ import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from sandboxfile import errors
@@ -25,6 +24,7 @@ from sandboxfile.build.project import Project
 from sandboxfile.build.result import BuildResult, SnapshotInfo
 from sandboxfile.core.event import Notice, Outcome, Reporter, TaskFinished, TaskOutput, TaskStarted
 from sandboxfile.engine.base import Command, Completed, Stdio, Terminal
+from sandboxfile.engines.linux.probe import Requirement
 from sandboxfile.plan.model import Reconciled
 from sandboxfile.plan.planner import plan
 from sandboxfile.plan.reconcile import reconcile
@@ -355,8 +355,7 @@ def scenario(name: str) -> BaseException:
     return cases[name]
 
 
-def fake_doctor() -> tuple[SimpleNamespace, ...]:
+def fake_doctor() -> tuple[Requirement, ...]:
     """The requirements of the script."""
     script = json.loads(os.environ["FAKE_CLIENT"])
-    names = ("name", "ok", "detail", "remedy")
-    return tuple(SimpleNamespace(**dict(zip(names, row, strict=True))) for row in script["requirements"])
+    return tuple(Requirement(*row) for row in script["requirements"])
