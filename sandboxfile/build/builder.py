@@ -109,10 +109,10 @@ class Builder:
         task = f"layer:{layer.name}"
         self._reporter.emit(TaskStarted(task, layer.title))
         outcome, detail = Outcome.CANCELLED, ""
+        wait = _Wait(self._reporter, task)
         try:
-            async with self._store.locks.exclusive(
-                f"layer-{hexadecimal(layer.key)}", on_wait=self._waiting(task)
-            ):
+            async with self._store.locks.exclusive(f"layer-{hexadecimal(layer.key)}", on_wait=wait.begin):
+                wait.end()
                 if layer.key in await self._present([layer.key]) and not forced:
                     outcomes.reused.append(layer.name)
                     outcome, detail = Outcome.REUSED, "built by another process meanwhile"
@@ -203,13 +203,25 @@ class Builder:
             raise _verify_failed(failures)
         return results
 
-    def _waiting(self, task: str) -> Callable[[int | None], None]:
-        def tell(pid: int | None) -> None:
-            who = f"process {pid}" if pid else "another process"
-            self._reporter.emit(TaskStarted(f"{task}:wait", f"waiting: {who} is building this", task))
-            self._reporter.emit(TaskFinished(f"{task}:wait", Outcome.DONE))
 
-        return tell
+class _Wait:
+    """The time in which another process has the lock of a layer, shown as a task of its own."""
+
+    def __init__(self, reporter: Reporter, task: str) -> None:
+        self._reporter = reporter
+        self._parent = task
+        self._task: str | None = None
+
+    def begin(self, pid: int | None) -> None:
+        """Called when the lock is held, with the holder's process id where it is known."""
+        who = f"process {pid}" if pid else "another process"
+        self._task = f"{self._parent}:wait"
+        self._reporter.emit(TaskStarted(self._task, f"waiting: {who} is building this", self._parent))
+
+    def end(self) -> None:
+        """Called when the lock is gained."""
+        if self._task is not None:
+            self._reporter.emit(TaskFinished(self._task, Outcome.DONE))
 
 
 async def _as_coroutine(work: Awaitable[None]) -> None:

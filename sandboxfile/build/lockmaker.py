@@ -19,7 +19,7 @@ from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.core.units import plural
 from sandboxfile.engine.base import Engine, Workspace
-from sandboxfile.errors import Issue, ResolveError
+from sandboxfile.errors import Issue, NoSuchSnapshot, ResolveError
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest
 from sandboxfile.inputs.bootstrap_set import solve_base
 from sandboxfile.inputs.control import fields
@@ -195,7 +195,11 @@ class _Maker:
         elif isinstance(request, RootfsRequest):
             base = LockedBase(text, "rootfs", architecture, FIXED_EPOCH, rootfs=request.sha256)
         elif isinstance(request, SnapshotRequest):
-            record = self.store.index.find(request.slug)
+            try:
+                record = self.store.index.find(request.slug)
+            except NoSuchSnapshot as error:
+                error.span = request.span
+                raise
             base = LockedBase(
                 text,
                 "snapshot",
