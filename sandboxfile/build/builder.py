@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sandboxfile.build.checks import CheckResult, run_checks
 from sandboxfile.build.failed import FailedStep
-from sandboxfile.build.layers import Ingredients, LayerFailedError, build_layer
+from sandboxfile.build.layers import Ingredients, LayerFailedError, build_layer, check_capabilities
 from sandboxfile.build.runner import Log
 from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
@@ -77,6 +77,7 @@ class Builder:
         kinds = {action.node: action.kind for action in reconciled.actions}
         outcomes.reused += [name for name in layers if kinds[name] in (ActionKind.REUSE, ActionKind.PLACE)]
         todo = {name for name in (*layers, *fetches) if kinds[name] in (ActionKind.BUILD, ActionKind.FETCH)}
+        check_capabilities([layer for layer in plan.layers if layer.name in todo], self._engine)
         schedule = schedule_of(reconciled)
         running: dict[asyncio.Task[None], str] = {}
         try:

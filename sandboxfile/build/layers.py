@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,6 +49,24 @@ class LayerFailedError(Exception):
         self.failed = failed
 
 
+def check_capabilities(layers: Iterable[PlannedLayer], engine: Engine) -> None:
+    """Raise MissingCapability for the first layer that the engine cannot build, before any is begun."""
+    for layer in layers:
+        definition = layer.definition
+        if isinstance(definition, DebianBase):
+            _need(engine, Capability.BOOTSTRAP_DEBIAN, layer, "bootstrap a Debian base")
+        elif isinstance(definition, RootfsBase):
+            _need(engine, Capability.ROOTFS_TAR, layer, "unpack a root filesystem")
+        elif isinstance(definition, RunLayer) and definition.network.startswith("filtered"):
+            _need(
+                engine,
+                Capability.NETWORK_FILTERED,
+                layer,
+                "limit a step's network to named hosts",
+                "write `network: true` to give the step the whole network, or fetch the files with `files`",
+            )
+
+
 async def build_layer(
     layer: PlannedLayer, *, engine: Engine, store: Store, ingredients: Ingredients, log: Log
 ) -> Committed:
@@ -81,7 +99,7 @@ async def build_layer(
         elif isinstance(definition, FilesLayer):
             await _place(definition, workspace, ingredients, store.staging)
         elif isinstance(definition, RunLayer):
-            await _run(definition, layer, workspace, engine, ingredients, log)
+            await _run(definition, layer, workspace, ingredients, log)
         return await workspace.commit(definition, layer.key)
     except StepFailed as error:
         if log.wants_space and not isinstance(definition, RunLayer):
@@ -104,20 +122,21 @@ async def build_layer(
 async def _prepare(layer: PlannedLayer, engine: Engine, store: Store, log: Log) -> Workspace:
     definition = layer.definition
     if isinstance(definition, DebianBase):
-        _need(engine, Capability.BOOTSTRAP_DEBIAN, layer, "bootstrap a Debian base")
         packages = {pin.sha256: store.blobs.path(pin.sha256) for pin in definition.packages}
         return await engine.bootstrap(definition, packages, log.output)
     if isinstance(definition, RootfsBase):
-        _need(engine, Capability.ROOTFS_TAR, layer, "unpack a root filesystem")
         return await engine.unpack(definition, store.blobs.path(definition.rootfs), log.output)
     if isinstance(definition, ScratchBase) or layer.detached:
         return await engine.prepare(())
     return await engine.prepare(layer.stack)
 
 
-def _need(engine: Engine, capability: Capability, layer: PlannedLayer, what: str) -> None:
+def _need(
+    engine: Engine, capability: Capability, layer: PlannedLayer, what: str, hint: str | None = None
+) -> None:
     if capability not in engine.capabilities:
-        raise MissingCapability(f"the {engine.name} engine cannot {what}", capability, span=layer.span)
+        message = f"the {engine.name} engine cannot {what}"
+        raise MissingCapability(message, capability, span=layer.span, hint=hint)
 
 
 async def _place(
@@ -158,17 +177,9 @@ async def _run(
     definition: RunLayer,
     layer: PlannedLayer,
     workspace: Workspace,
-    engine: Engine,
     ingredients: Ingredients,
     log: Log,
 ) -> None:
-    if definition.network.startswith("filtered") and Capability.NETWORK_FILTERED not in engine.capabilities:
-        raise MissingCapability(
-            f"the {engine.name} engine cannot limit a step's network to named hosts",
-            Capability.NETWORK_FILTERED,
-            span=layer.span,
-            hint="write `network: true` to give the step the whole network, or fetch the files with `files`",
-        )
     log.note("$ " + definition.command)
     completed = await workspace.execute(run_command(definition, ingredients.secrets), log.output)
     if completed.exit_code == 0 and not completed.timed_out:

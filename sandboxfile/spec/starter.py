@@ -35,7 +35,7 @@ files:
 # Build steps, in order. A step has no network unless it says so.
 # run:
 #   - python3 -m compileall -q /app
-#   - {run: ./fetch-data, network: [data.example.org], timeout: 5m}
+#   - {run: ./fetch-data, network: true, timeout: 5m}
 
 # Checks that the result must pass; each runs in a throw-away copy.
 verify:
@@ -48,7 +48,7 @@ verify:
 
 # Limits and network of sandboxes booted from the result.
 # resources: {memory: 512MB, cpus: 1, pids: 256, disk: 2GiB}
-# network: {allow: [api.example.org]}
+# network: none
 
 # Parameters: `--param greeting=hi`, used as '{{ params.greeting }}' in any value.
 # params:

@@ -153,3 +153,11 @@ def test_a_secret_that_is_not_set_is_named_before_anything_runs(based: Based) ->
     program = based("secrets: [TOKEN]\nrun:\n  - {run: 'true', secrets: [TOKEN]}\n")
     ran = program("build", code=2)
     assert "TOKEN" in ran.stderr
+
+
+def test_what_the_engine_cannot_do_is_refused_before_anything_is_built(based: Based) -> None:
+    program = based(f"run:\n  - ': {uuid4()}'\n  - {{run: 'true', network: [data.example]}}\n")
+    ran = program("build", "--progress=json", code=3)
+    assert ran.tasks() == []
+    assert "Sandboxfile:5:" in ran.stderr
+    assert "network: true" in ran.stderr
