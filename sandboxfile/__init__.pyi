@@ -1,97 +1,61 @@
 """The public interface, for type checkers: what `__init__.py` imports when it is first used."""
 
-from sandboxfile.api import (
-    BuildResult as BuildResult,
-)
-from sandboxfile.api import (
-    Client as Client,
-)
-from sandboxfile.api import (
-    Project as Project,
-)
-from sandboxfile.api import (
-    SnapshotInfo as SnapshotInfo,
-)
-from sandboxfile.core.event import (
-    Event as Event,
-)
-from sandboxfile.core.event import (
-    NullReporter as NullReporter,
-)
-from sandboxfile.core.event import (
-    Reporter as Reporter,
-)
-from sandboxfile.engine.base import (
-    Capability as Capability,
-)
-from sandboxfile.engine.base import (
-    Command as Command,
-)
-from sandboxfile.engine.base import (
-    Completed as Completed,
-)
-from sandboxfile.engine.base import (
-    Engine as Engine,
-)
-from sandboxfile.engine.base import (
-    Limits as Limits,
-)
-from sandboxfile.engine.base import (
-    Process as Process,
-)
-from sandboxfile.engine.base import (
-    Sandbox as Sandbox,
-)
-from sandboxfile.engine.base import (
-    Stdio as Stdio,
-)
-from sandboxfile.engine.base import (
-    Terminal as Terminal,
-)
-from sandboxfile.errors import (
-    BuildError as BuildError,
-)
-from sandboxfile.errors import (
-    EngineError as EngineError,
-)
-from sandboxfile.errors import (
-    FetchError as FetchError,
-)
-from sandboxfile.errors import (
-    IntegrityError as IntegrityError,
-)
-from sandboxfile.errors import (
-    Issue as Issue,
-)
-from sandboxfile.errors import (
-    LockError as LockError,
-)
-from sandboxfile.errors import (
-    LockStale as LockStale,
-)
-from sandboxfile.errors import (
-    NoSuchSnapshot as NoSuchSnapshot,
-)
-from sandboxfile.errors import (
-    PlanError as PlanError,
-)
-from sandboxfile.errors import (
-    SandboxfileError as SandboxfileError,
-)
-from sandboxfile.errors import (
-    SpecError as SpecError,
-)
-from sandboxfile.errors import (
-    StepFailed as StepFailed,
-)
-from sandboxfile.errors import (
-    StoreError as StoreError,
-)
-from sandboxfile.errors import (
-    UsageError as UsageError,
-)
-from sandboxfile.errors import (
-    VerifyFailed as VerifyFailed,
-)
+from sandboxfile.api import AsyncClient as AsyncClient
+from sandboxfile.api import BuildResult as BuildResult
+from sandboxfile.api import Project as Project
+from sandboxfile.api import SnapshotInfo as SnapshotInfo
+from sandboxfile.blocking import Client as Client
+from sandboxfile.blocking import Files as Files
+from sandboxfile.blocking import Process as Process
+from sandboxfile.blocking import Sandbox as Sandbox
+from sandboxfile.core.event import Event as Event
+from sandboxfile.core.event import NullReporter as NullReporter
+from sandboxfile.core.event import Reporter as Reporter
+from sandboxfile.engine.base import Capability as Capability
+from sandboxfile.engine.base import Command as Command
+from sandboxfile.engine.base import Completed as Completed
+from sandboxfile.engine.base import Engine as Engine
+from sandboxfile.engine.base import Limits as Limits
+from sandboxfile.engine.base import Stdio as Stdio
+from sandboxfile.engine.base import Terminal as Terminal
+from sandboxfile.engine.files import DirectoryEntry as DirectoryEntry
+from sandboxfile.engine.files import FileInfo as FileInfo
+from sandboxfile.engine.files import FileKind as FileKind
+from sandboxfile.engine.files import SandboxFiles as SandboxFiles
+from sandboxfile.errors import BuildError as BuildError
+from sandboxfile.errors import CommandFailed as CommandFailed
+from sandboxfile.errors import EngineError as EngineError
+from sandboxfile.errors import FetchError as FetchError
+from sandboxfile.errors import FileRefused as FileRefused
+from sandboxfile.errors import FileTooLarge as FileTooLarge
+from sandboxfile.errors import HostError as HostError
+from sandboxfile.errors import IntegrityError as IntegrityError
+from sandboxfile.errors import Issue as Issue
+from sandboxfile.errors import LimitNotEnforceable as LimitNotEnforceable
+from sandboxfile.errors import LockError as LockError
+from sandboxfile.errors import LockStale as LockStale
+from sandboxfile.errors import MissingCapability as MissingCapability
+from sandboxfile.errors import NoSuchSandbox as NoSuchSandbox
+from sandboxfile.errors import NoSuchSnapshot as NoSuchSnapshot
+from sandboxfile.errors import NoSuchVolume as NoSuchVolume
+from sandboxfile.errors import PlanError as PlanError
+from sandboxfile.errors import SandboxElsewhere as SandboxElsewhere
+from sandboxfile.errors import SandboxError as SandboxError
+from sandboxfile.errors import SandboxfileError as SandboxfileError
+from sandboxfile.errors import SandboxGone as SandboxGone
+from sandboxfile.errors import SlugTaken as SlugTaken
+from sandboxfile.errors import SpecError as SpecError
+from sandboxfile.errors import StepFailed as StepFailed
+from sandboxfile.errors import StoreError as StoreError
+from sandboxfile.errors import UsageError as UsageError
+from sandboxfile.errors import VerifyFailed as VerifyFailed
+from sandboxfile.errors import VolumeError as VolumeError
+from sandboxfile.errors import VolumeInUse as VolumeInUse
+from sandboxfile.sdk.process import AsyncProcess as AsyncProcess
+from sandboxfile.sdk.process import CommandOutput as CommandOutput
+from sandboxfile.sdk.process import Status as Status
+from sandboxfile.sdk.registry import SandboxInfo as SandboxInfo
+from sandboxfile.sdk.sandbox import AsyncSandbox as AsyncSandbox
+from sandboxfile.sdk.volumes import VolumeInfo as VolumeInfo
 
 __version__: str

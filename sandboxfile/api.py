@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from sandboxfile.inputs.download import Downloader
     from sandboxfile.inputs.settings import Settings
     from sandboxfile.plan.model import Plan, PlannedFetch, Reconciled
+    from sandboxfile.sdk.sandboxes import AsyncSandboxes
+    from sandboxfile.sdk.session import Session
+    from sandboxfile.sdk.snapshots import AsyncSnapshots
+    from sandboxfile.sdk.volumes import AsyncVolumes
     from sandboxfile.spec.lock import LockedBase, Lockfile
     from sandboxfile.store.records import LayerRecord, SnapshotRecord
     from sandboxfile.store.store import Store
 
-__all__ = ["BuildResult", "Client", "Project", "SnapshotInfo", "doctor"]
+__all__ = ["AsyncClient", "BuildResult", "Project", "SnapshotInfo", "doctor"]
 
 ENGINES = ("linux", "memory")
 
@@ -48,21 +52,28 @@ def doctor() -> tuple[Requirement, ...]:
     return probe()
 
 
-class Client:
+class AsyncClient:
     """A store, an engine and a reporter.
 
-    home:   the store's directory; None is SANDBOXFILE_HOME, else $XDG_DATA_HOME/sandboxfile
-    engine: `linux` or `memory`
+    home:    the store's directory; None is SANDBOXFILE_HOME, else $XDG_DATA_HOME/sandboxfile
+    engine:  `linux` or `memory`
+    runtime: the linux engine's OCI runtime, a name or path; None is what the settings say, else crun or runc
     """
 
     def __init__(
-        self, *, home: Path | None = None, engine: str = "linux", reporter: Reporter | None = None
+        self,
+        *,
+        home: Path | None = None,
+        engine: str = "linux",
+        reporter: Reporter | None = None,
+        runtime: str | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise UsageError(f"there is no engine `{engine}`", hint=f"engines: {', '.join(ENGINES)}")
         self.reporter = reporter or NullReporter()
         self._home = home
         self._engine_name = engine
+        self._runtime = runtime
         self._opened: Engine | None = None
 
     # What a client is made of, each made when it is first needed.
@@ -93,8 +104,36 @@ class Client:
                 from sandboxfile.engines.linux.engine import LinuxEngine
 
                 ca = self.settings.ca_bundle if self.settings.host_ca else None
-                self._opened = LinuxEngine(self.store.home, runtime=self.settings.runtime, host_ca=ca)
+                runtime = self._runtime or self.settings.runtime
+                self._opened = LinuxEngine(self.store.home, runtime=runtime, host_ca=ca)
         return self._opened
+
+    @cached_property
+    def _session(self) -> Session:
+        from sandboxfile.sdk.session import Session
+
+        return Session(self.store, self.engine, self._present, self.reporter)
+
+    @cached_property
+    def sandboxes(self) -> AsyncSandboxes:
+        """Running sandboxes: create, get, list, connect."""
+        from sandboxfile.sdk.sandboxes import AsyncSandboxes
+
+        return AsyncSandboxes(self._session)
+
+    @cached_property
+    def volumes(self) -> AsyncVolumes:
+        """Writable disks that outlive sandboxes: create, get, list, delete, snapshot."""
+        from sandboxfile.sdk.volumes import AsyncVolumes
+
+        return AsyncVolumes(self._session, self.sandboxes)
+
+    @cached_property
+    def snapshots(self) -> AsyncSnapshots:
+        """Read-only states: get, list, delete."""
+        from sandboxfile.sdk.snapshots import AsyncSnapshots
+
+        return AsyncSnapshots(self._session)
 
     @cached_property
     def _downloader(self) -> Downloader:
@@ -499,7 +538,7 @@ class Client:
 
     # Looking after the store.
 
-    def snapshots(self) -> tuple[SnapshotInfo, ...]:
+    def stored_snapshots(self) -> tuple[SnapshotInfo, ...]:
         """Every snapshot, newest first."""
         return tuple(self._info(record) for record in self.store.index.snapshots())
 
@@ -508,17 +547,9 @@ class Client:
         return self._info(self.store.index.find(target))
 
     def _info(self, record: SnapshotRecord) -> SnapshotInfo:
-        layers = self.store.index.layers(record.layers)
-        return SnapshotInfo(
-            slug=record.slug,
-            name=record.name,
-            key=record.key,
-            layers=record.layers,
-            config=record.config,
-            size=sum(layer.size for layer in layers.values()),
-            created=record.created,
-            used=record.last_used,
-        )
+        from sandboxfile.sdk.session import snapshot_info
+
+        return snapshot_info(self.store, record)
 
     async def remove_snapshot(self, slug: str) -> None:
         """Forget a snapshot; its layers go with the next gc."""
@@ -554,6 +585,8 @@ class Client:
         swept = sweep(self.store, keep_days=days, dry_run=dry_run)
         if not dry_run:
             await self.engine.remove(tuple(swept.garbage.layers))
+            await self.sandboxes.list()
+            await self.volumes.sweep()
             await self._empty_trash(trash_entries(self.store))
         return swept.sizes
 
@@ -576,7 +609,11 @@ class Client:
         return tell
 
     async def close(self) -> None:
-        """Release everything: sandboxes end, mounts go."""
+        """Release everything: sandboxes end, mounts go. May be called twice."""
+        if "sandboxes" in self.__dict__:
+            await self.sandboxes.close()
+        for name in ("sandboxes", "volumes", "snapshots", "_session"):
+            self.__dict__.pop(name, None)
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -585,7 +622,7 @@ class Client:
                 self.reporter.emit(Notice("warning", text))
             self.store.close()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -14,7 +14,19 @@
     │   └── NoSuchSnapshot       a slug or name that nothing answers to
     ├── EngineError          the engine or the host is not usable
     │   ├── HostError            a host requirement is missing; the hint is the remedy
-    │   └── MissingCapability    this engine cannot do what was asked
+    │   ├── MissingCapability    this engine cannot do what was asked
+    │   └── LimitNotEnforceable  this host cannot enforce a limit; `limit` names it
+    ├── VolumeError          something about a volume
+    │   ├── NoSuchVolume         no volume answers to a slug or id
+    │   └── VolumeInUse          a sandbox has it mounted
+    ├── SlugTaken            a volume or snapshot has that slug already
+    ├── SandboxError         something about a running sandbox
+    │   ├── NoSuchSandbox        no sandbox that lives has that id
+    │   ├── SandboxElsewhere     it belongs to another client
+    │   ├── SandboxGone          it has ended; what was asked of it cannot be done
+    │   ├── FileRefused          what is there is no file that is read or written from outside
+    │   ├── FileTooLarge         there is more than the limit that was given
+    │   └── CommandFailed        a command in it exited with a failure
     └── BuildError           the build failed
         ├── StepFailed           a command exited with a failure
         └── VerifyFailed         one or more checks failed
@@ -187,6 +199,81 @@ class MissingCapability(EngineError):
     ) -> None:
         super().__init__(message, span=span, hint=hint)
         self.capability = capability
+
+
+class LimitNotEnforceable(EngineError):
+    """This host or back end cannot enforce a limit. `limit` names it (`memory`, `disk`, ...)."""
+
+    def __init__(
+        self, message: str, limit: str, *, span: Span | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, span=span, hint=hint)
+        self.limit = limit
+
+
+class VolumeError(SandboxfileError):
+    """Something about a volume."""
+
+
+class NoSuchVolume(VolumeError):
+    """No volume answers to a slug or id."""
+
+
+class VolumeInUse(VolumeError):
+    """A sandbox has the volume mounted."""
+
+
+class SlugTaken(SandboxfileError):
+    """A volume or a snapshot has that slug already: they share one namespace."""
+
+
+class SandboxError(SandboxfileError):
+    """Something about a running sandbox."""
+
+
+class NoSuchSandbox(SandboxError):
+    """No sandbox that lives has that id."""
+
+
+class SandboxElsewhere(SandboxError):
+    """The sandbox lives, but belongs to another client, which alone can reach it."""
+
+
+class SandboxGone(SandboxError):
+    """The sandbox has ended: it was closed, killed, or its time was over."""
+
+
+class FileRefused(SandboxError):
+    """A path in a sandbox leads to a FIFO, a socket, a device or a file of the kernel."""
+
+
+class FileTooLarge(SandboxError):
+    """A file or tree in a sandbox holds more than the limit that was given."""
+
+
+class CommandFailed(SandboxError):
+    """A command in a sandbox exited with a failure.
+
+    exit_code: the command's, 128 + signal when a signal ended it
+    stdout, stderr: what it wrote, where that was piped
+    limit:     the limit that stopped it (`memory`, `timeout`), None when none did
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: int,
+        stdout: bytes = b"",
+        stderr: bytes = b"",
+        limit: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, details=details)
+        self.exit_code = exit_code
+        self.stdout = stdout
+        self.stderr = stderr
+        self.limit = limit
 
 
 class BuildError(SandboxfileError):

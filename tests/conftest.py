@@ -77,10 +77,10 @@ def base_project(shared_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A project with nothing but a Debian base, built."""
     directory = tmp_path_factory.mktemp("base")
     (directory / "Sandboxfile").write_text(BASE_ONLY)
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
     async def build() -> None:
-        async with Client(home=shared_home) as client:
+        async with AsyncClient(home=shared_home) as client:
             await client.build(client.load(directory=directory))
 
     asyncio.run(build())
@@ -96,8 +96,8 @@ def base_lock(base_project: Path) -> str:
 @pytest.fixture
 def linux_base(shared_home: Path, base_project: Path) -> Any:
     """(engine, stack) of the linux engine with a Debian base, for the conformance suite."""
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
-    client = Client(home=shared_home)
+    client = AsyncClient(home=shared_home)
     snapshot = client.snapshot("base")
     return client.engine, snapshot.layers

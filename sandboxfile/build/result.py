@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sandboxfile.declared import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class BuildResult:
 @dataclass(frozen=True)
 class SnapshotInfo:
     """A snapshot in the store. Times are seconds since the epoch, sizes bytes; `config` is the record of a
-    SnapshotConfig."""
+    SnapshotConfig, `pause` the seconds that a sandbox stood still when this was made of it just now."""
 
     slug: str
     name: str
@@ -37,3 +39,4 @@ class SnapshotInfo:
     size: int = 0
     created: float = 0.0
     used: float = 0.0
+    pause: float = 0.0

@@ -13,10 +13,10 @@ from sandboxfile.cli.progress import Progress, make_progress
 from sandboxfile.cli.verbs import Verb
 
 if TYPE_CHECKING:
-    from sandboxfile.api import BuildResult, Client, Project, SnapshotInfo
+    from sandboxfile.api import AsyncClient, BuildResult, Project, SnapshotInfo
     from sandboxfile.cli.loop import Signals
 
-Work = Callable[["Client"], Awaitable[int]]
+Work = Callable[["AsyncClient"], Awaitable[int]]
 
 
 class Invocation:
@@ -42,22 +42,24 @@ class Invocation:
             self._signals = Signals(self._give_terminal_back)
         return self._signals
 
-    def client(self) -> Client:
+    def client(self) -> AsyncClient:
         """A client for the store and engine that the options name."""
         from sandboxfile import api
 
         home = Path(self.args.home).absolute() if self.args.home else None
-        return api.Client(home=home, engine=self.args.engine, reporter=self.progress)
+        return api.AsyncClient(
+            home=home, engine=self.args.engine, reporter=self.progress, runtime=self.args.runtime
+        )
 
-    def load(self, client: Client) -> Project:
+    def load(self, client: AsyncClient) -> Project:
         """The Sandboxfile that the options name."""
         return client.load(self._file, params=self._params)
 
-    def unchanged(self, client: Client) -> BuildResult | None:
+    def unchanged(self, client: AsyncClient) -> BuildResult | None:
         """The result of a build that would find nothing to do, None when that takes more than a look."""
         return client.unchanged(self._file, params=self._params)
 
-    def run(self, work: Work, *, client: Client | None = None) -> int:
+    def run(self, work: Work, *, client: AsyncClient | None = None) -> int:
         """Run work with a client. The client is closed and the progress taken away, whatever happens."""
         from sandboxfile.cli.loop import run_until_done
 
@@ -70,7 +72,7 @@ class Invocation:
         finally:
             self.progress.close()
 
-    async def target(self, client: Client, target: str) -> SnapshotInfo:
+    async def target(self, client: AsyncClient, target: str) -> SnapshotInfo:
         """The snapshot that TARGET stands for; `.` builds this project's if need be."""
         if target != ".":
             return await client.resolve_snapshot(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from argparse import Namespace
@@ -22,8 +23,14 @@ ABOUT = (
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    """Run the command line and exit.
+
+    Everything is closed and written out by then. The interpreter would still take every module apart, which
+    takes longer than a sandbox takes to start.
+    """
+    code = run(sys.argv[1:] if argv is None else argv)
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

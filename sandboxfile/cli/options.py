@@ -18,6 +18,7 @@ DEFAULTS: dict[str, object] = {
     "file": None,
     "directory": None,
     "engine": "linux",
+    "runtime": None,
     "param": [],
     "locked": False,
     "offline": False,
@@ -98,6 +99,11 @@ def add_common(parser: Parser) -> None:
         help="where to build and run: linux (default) or memory",
     )
     add(
+        "--runtime",
+        metavar="NAME",
+        help="the OCI runtime of the linux engine, a name or a path: crun, runc or runsc",
+    )
+    add(
         "--param",
         metavar="K=V",
         action="append",
@@ -122,7 +128,9 @@ def add_common(parser: Parser) -> None:
     add("-h", "--help", action="store_true", help="show this help")
 
 
-TAKES_VALUE = frozenset({"-f", "--file", "-C", "--directory", "--engine", "--param", "--home", "--progress"})
+TAKES_VALUE = frozenset(
+    {"-f", "--file", "-C", "--directory", "--engine", "--runtime", "--param", "--home", "--progress"}
+)
 """Those of the common options that are followed by a value."""
 
 

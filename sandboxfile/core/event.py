@@ -7,9 +7,10 @@ Output is text that was made safe to show; secrets are redacted before an event 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from sandboxfile.declared import dataclass
 
 
 class Outcome(StrEnum):

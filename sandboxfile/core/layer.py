@@ -8,10 +8,10 @@ the keys below it in `parents`; a detached layer names none and can be placed on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NewType
 
 from sandboxfile.core.digest import Digest, canonical, digest_bytes, identity, metadata
+from sandboxfile.declared import dataclass
 
 LAYER_TAG = "sandboxfile.layer/v1"
 SNAPSHOT_TAG = "sandboxfile.snapshot/v1"
@@ -161,7 +161,17 @@ class RunLayer:
     timeout: float | None = metadata(default=None)
 
 
-Definition = DebianBase | RootfsBase | ScratchBase | AptLayer | PipLayer | FilesLayer | RunLayer
+@dataclass(frozen=True)
+class VolumeLayer:
+    """What a volume or a running sandbox held when a snapshot was made of it. It cannot be made again from
+    what it was made of, so nothing but a random id tells one from another."""
+
+    kind: ClassVar[str] = "volume"
+    parents: tuple[LayerKey, ...] = identity()
+    id: str = identity()
+
+
+Definition = DebianBase | RootfsBase | ScratchBase | AptLayer | PipLayer | FilesLayer | RunLayer | VolumeLayer
 
 
 def preimage(definition: Definition) -> bytes:

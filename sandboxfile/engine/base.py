@@ -10,13 +10,15 @@ A stack is an ordered sequence of layer keys, lowest first. All of them must be 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase, TreeEntry
+from sandboxfile.declared import dataclass
+from sandboxfile.engine.files import SandboxFiles
 
 Stack = Sequence[LayerKey]
 Output = Callable[[str, bytes], None]
@@ -35,6 +37,11 @@ class Capability(StrEnum):
     EXPOSE_PORT = "expose-port"
     KEEP_WORKSPACE = "keep-workspace"
     DIFF_ID = "diff-id"
+    HARD_MEMORY = "hard-memory"
+    HARD_CPU = "hard-cpu"
+    HARD_PIDS = "hard-pids"
+    HARD_DISK = "hard-disk"
+    VOLUME_CAPACITY = "volume-capacity"
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended. `exit_code` is 128 + signal when a signal ended it."""
+    """How a command ended. `exit_code` is 128 + signal when a signal ended it; `limit` names the limit that
+    stopped it (`timeout`, `memory`, `output`), None when none did."""
 
     exit_code: int
     timed_out: bool = False
     out_of_memory: bool = False
     seconds: float = 0.0
+    limit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +133,42 @@ class Workspace(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a sandbox; None is the engine's default. Bytes, counts, cores, seconds."""
+    """Limits of a sandbox; None is the engine's default. Bytes, counts, cores, seconds.
+
+    disk:       bytes of the throw-away layer; how many files it can hold follows from them
+    open_files: descriptors of one process
+    output:     bytes of stdout and stderr together that a command may write through `execute`
+    timeout:    seconds until the sandbox ends, with every process in it
+    """
 
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
     disk: int | None = None
+    timeout: float | None = None
+    open_files: int | None = None
+    output: int | None = None
+
+
+@dataclass(frozen=True)
+class SandboxOptions:
+    """How a sandbox is started.
+
+    workspace:   id of a kept workspace that it stands on
+    volume:      id of the volume that its root writes to; None writes to a throw-away layer
+    mounts:      volumes by the absolute path where each is seen, writable
+    privileges:  `none`, or `sudo`: setuid programs work inside
+    best_effort: limits that cannot be enforced are watched over, or left, instead of refused
+    timeout:     seconds until the sandbox ends by itself, with every process in it
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    network: str = "none"
+    workspace: str | None = None
+    volume: str | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    privileges: str = "none"
+    best_effort: bool = False
     timeout: float | None = None
 
 
@@ -167,9 +206,30 @@ class Process(Protocol):
 
 
 class Sandbox(Protocol):
-    """A running environment with a throw-away layer on top of a stack."""
+    """A running environment with a throw-away layer, or a volume, on top of a stack.
+
+    stack:    the layers below what it writes to, lowest first
+    warnings: one sentence for each limit that was asked for and is not strictly enforced
+    """
 
     id: str
+    stack: tuple[LayerKey, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs: nobody closed it, its time is not over, and its init has not died."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of its init on this machine, None where it has none or has ended."""
+        ...
+
+    @property
+    def fs(self) -> SandboxFiles:
+        """Its files, from outside."""
+        ...
 
     async def execute(self, command: Command, output: Output, *, stdin: bytes = b"") -> Completed:
         """Run a command and wait for it, passing its output on as it comes."""
@@ -189,8 +249,20 @@ class Sandbox(Protocol):
         ConnectionRefusedError while nothing listens."""
         ...
 
+    async def extend(self, timeout: float) -> None:
+        """Let it end by itself `timeout` seconds from now, whatever was said before."""
+        ...
+
+    async def snapshot(
+        self, definition: Definition, key: LayerKey, *, mount: str | None = None
+    ) -> tuple[Committed, float]:
+        """Commit what was written since the start as a layer under `key`, while the sandbox runs on: its
+        processes are frozen for the time of the copy, whose seconds are returned. With `mount`, what the
+        volume mounted there holds above its stack."""
+        ...
+
     async def close(self) -> None:
-        """End every process and drop what was written. May be called twice."""
+        """End every process and drop what was written, except to volumes. May be called twice."""
         ...
 
 
@@ -228,9 +300,27 @@ class Engine(Protocol):
         limits: Limits | None = None,
         network: str = "none",
         workspace: str | None = None,
+        options: SandboxOptions | None = None,
     ) -> Sandbox:
-        """Boot a sandbox from a stack; with `workspace`, on a kept workspace, writing into a throw-away
-        layer above it."""
+        """Boot a sandbox from a stack. `options` says everything at once; the other keywords are its fields,
+        for callers who need no more. With `workspace`, it stands on a kept workspace and writes into a
+        throw-away layer above it. Raises LimitNotEnforceable."""
+        ...
+
+    async def create_volume(
+        self, volume: str, capacity: int | None, stack: Stack, *, best_effort: bool = False
+    ) -> None:
+        """Make an empty volume of that id, to be used on `stack`. `capacity` is the bytes that can be written
+        to it. Raises LimitNotEnforceable when that cannot be enforced, unless `best_effort` is enough."""
+        ...
+
+    async def remove_volume(self, volume: str) -> None:
+        """Delete a volume that no sandbox uses; nothing happens when there is none."""
+        ...
+
+    async def freeze_volume(self, volume: str, definition: Definition, key: LayerKey) -> Committed:
+        """Make a layer of what a volume holds that no sandbox uses, in a time that does not depend on its
+        size. The volume is empty afterwards and has to be used on its stack with the new layer on top."""
         ...
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:

@@ -1,7 +1,7 @@
 """What to remove: a pure decision over what there is.
 
-Roots are the layers of snapshots, what living clients use, the stacks of kept workspaces, the heads of
-environments built lately, and every layer used lately. What a root builds on is kept with it.
+Roots are the layers of snapshots and volumes, what living clients use, the stacks of kept workspaces, the
+heads of environments built lately, and every layer used lately. What a root builds on is kept with it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.store.records import Failure, Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.uses import Used
+from sandboxfile.store.volumes import VolumeRecord
 
 DAY = 86400.0
 KEEP_DAYS = 14.0
@@ -63,6 +64,7 @@ class Survey:
     logs: tuple[Item, ...] = ()
     staging: tuple[Item, ...] = ()
     strays: tuple[Item, ...] = ()
+    volumes: tuple[VolumeRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def collect(survey: Survey, *, now: float, keep_days: float = KEEP_DAYS) -> Garb
     roots = set(survey.used.layers)
     for snapshot in survey.snapshots:
         roots.update(snapshot.layers)
+    for volume in survey.volumes:
+        roots.update(volume.needs)
     for head in recent_heads:
         roots.update(head.layers.values())
     for workspace in survey.kept:

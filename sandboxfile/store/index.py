@@ -32,6 +32,7 @@ from sandboxfile.store.records import (
 )
 from sandboxfile.store.remembered import Remembered
 from sandboxfile.store.restore import LAYER_DOCUMENT, read_layer, read_layers, read_snapshots
+from sandboxfile.store.volumes import VolumeTable, check_slug_free, insert_volume, read_volumes
 
 TOUCH_SECONDS = 3600.0
 """A time of last use is not written again within this time, so that doing nothing writes nothing."""
@@ -52,7 +53,9 @@ class Index(Remembered):
     ) -> None:
         self._layers = home / "layers"
         self._snapshots = home / "snapshots"
+        self._volumes = home / "volumes"
         super().__init__(Database(home, guard=guard, restore=self._restore), clock)
+        self.volumes = VolumeTable(self._database, self._volumes)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -133,15 +136,18 @@ class Index(Remembered):
             lambda connection: connection.executemany("DELETE FROM layers WHERE key = ?", gone)
         )
 
-    def publish(self, snapshot: SnapshotRecord) -> None:
+    def publish(self, snapshot: SnapshotRecord, *, new: bool = False) -> None:
         """Make a snapshot known: in the index and, for when that is lost, in a file.
 
         Publishing it again renews its name and what of its configuration is no part of the key. Raises
-        StoreError when the slug belongs to a snapshot of another key.
+        StoreError when the slug belongs to a snapshot of another key; with `new`, SlugTaken when there is
+        any of that slug, or a volume.
         """
         text = json.dumps(snapshot_document(snapshot), sort_keys=True, indent=1)
 
         def work(connection: sqlite3.Connection) -> None:
+            if new:
+                check_slug_free(connection, snapshot.slug)
             row = connection.execute("SELECT key FROM snapshots WHERE slug = ?", (snapshot.slug,)).fetchone()
             if row is not None and row[0] != snapshot.key:
                 raise StoreError(
@@ -154,6 +160,10 @@ class Index(Remembered):
             _insert_snapshot(connection, snapshot)
 
         self._database.write(work, durable=True)
+
+    def check_slug_free(self, slug: str) -> None:
+        """Raise SlugTaken when a volume or a snapshot has that slug."""
+        self._database.read(lambda connection: check_slug_free(connection, slug))
 
     def snapshot(self, slug: str) -> SnapshotRecord | None:
         """The snapshot of that slug."""
@@ -328,6 +338,8 @@ class Index(Remembered):
         snapshots = [each for each in read_snapshots(self._snapshots) if keys.issuperset(each.layers)]
         for snapshot in snapshots:
             _insert_snapshot(connection, snapshot)
+        for volume in read_volumes(self._volumes):
+            insert_volume(connection, volume)
         return f"layers {len(layers)}, snapshots {len(snapshots)}"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sandboxfile.core.digest import Digest, digest_bytes, is_digest
 from sandboxfile.core.layer import LAYER_TAG, Definition, LayerKey, layer_key, preimage
+from sandboxfile.declared import dataclass
 
 
 @dataclass(frozen=True)

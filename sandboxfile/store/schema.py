@@ -34,5 +34,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (kind, key)
         )""",
     ),
+    (
+        """CREATE TABLE volumes (
+            slug TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, region TEXT NOT NULL, capacity INTEGER,
+            stack TEXT NOT NULL, pending TEXT, config TEXT NOT NULL, parent TEXT, created REAL NOT NULL,
+            attached_by TEXT
+        ) WITHOUT ROWID""",
+    ),
 )
 """Each migration's statements, in order. A new version appends one; none is ever changed."""

@@ -4,6 +4,8 @@
     blobs/incoming/         blobs on their way in
     layers/<hex of key>/    built layers: `fs/`, which only the engine can look into, and `layer.json`
     snapshots/<slug>.json   published snapshots, for when the index is lost
+    volumes/<slug>.json     volumes, for when the index is lost; beside them what the engine keeps of them
+    sandboxes/<id>.json     sandboxes that run, each file locked by its client
     workspaces/ kept/       writable states, alive and kept for `debug`
     placements/             detached layers as the engine placed them on a stack
     indexes/ logs/          archive indexes by digest, full logs by layer
@@ -43,6 +45,8 @@ _DIRECTORIES = (
     "blobs/incoming",
     "layers",
     "snapshots",
+    "volumes",
+    "sandboxes",
     "workspaces",
     "kept",
     "placements",
@@ -134,6 +138,16 @@ class Store:
     def snapshots(self) -> Path:
         """Where the files of published snapshots are."""
         return self.home / "snapshots"
+
+    @property
+    def volumes(self) -> Path:
+        """Where the files of volumes are, and what the engine keeps of them."""
+        return self.home / "volumes"
+
+    @property
+    def sandboxes(self) -> Path:
+        """Where the files of running sandboxes are."""
+        return self.home / "sandboxes"
 
     def layer_dir(self, key: LayerKey) -> Path:
         """The directory of a layer, whether or not it exists."""

@@ -28,7 +28,7 @@ from sandboxfile.store.restore import LAYER_DOCUMENT, key_of_directory, read_lay
 from sandboxfile.store.store import Store
 from sandboxfile.store.uses import GC, used_by_the_living
 
-KINDS = ("layers", "packages", "indexes", "logs", "kept", "workspaces", "garbage")
+KINDS = ("layers", "packages", "indexes", "logs", "kept", "volumes", "workspaces", "garbage")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def survey(store: Store) -> Survey:
             busy=used.clients > 0 or store.locks.held() > 1,
             layers=index.layers(),
             snapshots=index.snapshots(),
+            volumes=index.volumes.all(),
             heads=index.heads(),
             failures=index.failures(),
             used=used,
@@ -128,11 +129,22 @@ def disk_usage(store: Store) -> dict[str, int]:
         sizes["indexes"] = tree_size(store.indexes)
         sizes["logs"] = tree_size(store.logs)
         sizes["kept"] = tree_size(store.kept)
+        sizes["volumes"] = tree_size(store.volumes)
         for path in _entries(store.workspaces):
             sizes["garbage" if is_owned(path) is False else "workspaces"] += tree_size(path)
         sizes["garbage"] += sum(map(tree_size, _entries(store.trash)))
         sizes["garbage"] += _dead_incoming(store, remove=False)
-        counted = ("layers", "placements", "blobs", "indexes", "logs", "kept", "workspaces", "trash")
+        counted = (
+            "layers",
+            "placements",
+            "blobs",
+            "indexes",
+            "logs",
+            "kept",
+            "volumes",
+            "workspaces",
+            "trash",
+        )
         sizes["other"] = sum(tree_size(path) for path in _entries(store.home) if path.name not in counted)
     sizes["total"] = sum(sizes.values())
     return sizes

@@ -12,7 +12,7 @@ root, daemon and nobody, and perl (see `sandboxes.SERVER`): a Debian minbase. /o
 
 from __future__ import annotations
 
-from sandboxfile.testing import commands, files, layers, sandboxes
+from sandboxfile.testing import commands, files, layers, limits, outside, sandboxes, volumes
 from sandboxfile.testing.promise import Promise
 
 PROMISES: tuple[Promise, ...] = (
@@ -20,6 +20,9 @@ PROMISES: tuple[Promise, ...] = (
     *layers.PROMISES,
     *files.PROMISES,
     *sandboxes.PROMISES,
+    *volumes.PROMISES,
+    *limits.PROMISES,
+    *outside.PROMISES,
 )
 
 __all__ = ["PROMISES", "Promise"]

@@ -16,8 +16,25 @@ from types import TracebackType
 from typing import Any
 
 from sandboxfile.core.environment import DEFAULT_PATH
-from sandboxfile.core.layer import Definition, FilesLayer, LayerKey, RunLayer, TreeEntry, layer_key
-from sandboxfile.engine.base import Capability, Command, Completed, Engine, Sandbox, Stack, Workspace
+from sandboxfile.core.layer import (
+    Definition,
+    FilesLayer,
+    LayerKey,
+    RunLayer,
+    TreeEntry,
+    VolumeLayer,
+    layer_key,
+)
+from sandboxfile.engine.base import (
+    Capability,
+    Command,
+    Completed,
+    Engine,
+    Sandbox,
+    SandboxOptions,
+    Stack,
+    Workspace,
+)
 
 ENVIRONMENT = {"PATH": DEFAULT_PATH, "HOME": "/root"}
 EPOCH = 1_700_000_000
@@ -84,6 +101,7 @@ class Lab:
         self._number = 0
         self._workspaces: list[Workspace] = []
         self._sandboxes: list[Sandbox] = []
+        self._volumes: list[str] = []
         self._keys: list[LayerKey] = []
         self._directory: Path | None = None
 
@@ -98,6 +116,8 @@ class Lab:
         for workspace in self._workspaces:
             with contextlib.suppress(Exception):
                 await workspace.abort()
+        for volume in self._volumes:
+            await self.engine.remove_volume(volume)
         await self.engine.remove(self._keys)
         if self._directory is not None:
             shutil.rmtree(self._directory)
@@ -113,6 +133,37 @@ class Lab:
         sandbox = await self.engine.start(self.base if stack is None else stack, workspace=workspace)
         self._sandboxes.append(sandbox)
         return sandbox
+
+    async def start(self, options: SandboxOptions, stack: Stack | None = None) -> Sandbox:
+        """A sandbox with options, on the base by default."""
+        sandbox = await self.engine.start(self.base if stack is None else stack, options=options)
+        self._sandboxes.append(sandbox)
+        return sandbox
+
+    async def volume(self, capacity: int | None = None, stack: Stack | None = None) -> str:
+        """An empty volume on a stack, the base by default; its id."""
+        self._number += 1
+        name = f"v-{self.token[:12]}-{self._number}"
+        await self.engine.create_volume(name, capacity, self.base if stack is None else stack)
+        self._volumes.append(name)
+        return name
+
+    def frozen(self, stack: Stack) -> VolumeLayer:
+        """A definition for what a volume or a sandbox on a stack holds."""
+        self._number += 1
+        return VolumeLayer(tuple(stack), f"{self.token} {self._number}")
+
+    async def freeze(self, volume: str, stack: Stack) -> tuple[LayerKey, ...]:
+        """Freeze a volume that stands on a stack; the stack with the new layer."""
+        definition = self.frozen(stack)
+        committed = await self.engine.freeze_volume(volume, definition, self.key(definition))
+        return (*stack, committed.key)
+
+    async def snapshot(self, sandbox: Sandbox) -> tuple[tuple[LayerKey, ...], float]:
+        """A snapshot of a running sandbox: its stack with the new layer, and how long it stood still."""
+        definition = self.frozen(sandbox.stack)
+        committed, pause = await sandbox.snapshot(definition, self.key(definition))
+        return (*sandbox.stack, committed.key), pause
 
     def definition(self, stack: Stack, note: str = "") -> RunLayer:
         """A definition that no layer has yet."""

@@ -12,6 +12,6 @@ if __name__ == "__main__":
     from sandboxfile.cli.main import main
     from tests.cli.fake import FakeClient, fake_doctor
 
-    api.Client = FakeClient  # type: ignore[assignment,misc]
+    api.AsyncClient = FakeClient  # type: ignore[assignment,misc]
     api.doctor = fake_doctor  # type: ignore[assignment]
     main()

@@ -161,7 +161,12 @@ class FakeClient:
     """
 
     def __init__(
-        self, *, home: Path | None = None, engine: str = "linux", reporter: Reporter | None = None
+        self,
+        *,
+        home: Path | None = None,
+        engine: str = "linux",
+        reporter: Reporter | None = None,
+        runtime: str | None = None,
     ) -> None:
         self.script: dict[str, Any] = json.loads(os.environ.get("FAKE_CLIENT", "{}"))
         assert reporter is not None
@@ -265,7 +270,7 @@ class FakeClient:
         command = Command(("/bin/sh", "-ec", "false; echo 'not reached'"), {"PATH": os.environ["PATH"]}, "/")
         return FakeSandbox(), command, "the step `run-1` exited with 1"
 
-    def snapshots(self) -> tuple[SnapshotInfo, ...]:
+    def stored_snapshots(self) -> tuple[SnapshotInfo, ...]:
         return () if self.script.get("empty") else (self.snapshot(SLUG),)
 
     def snapshot(self, slug: str) -> SnapshotInfo:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sandboxfile.core.layer import DebianBase, layer_key
-from sandboxfile.engines.memory import execution, machine, workspace
+from sandboxfile.engines.memory import engine, execution, machine, workspace
 from sandboxfile.engines.memory.engine import MemoryEngine
 from sandboxfile.engines.memory.filesystem import Change, Filesystem
 from sandboxfile.engines.memory.programs import echo_server
+from sandboxfile.engines.memory.volumes import Disk
 from sandboxfile.testing.conformance import PROMISES
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -63,13 +64,12 @@ def kill_only_the_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def share_one_tree(patch: pytest.MonkeyPatch) -> None:
-    start = MemoryEngine._tree
     trees: dict[Any, Any] = {}
 
-    def shared(self: MemoryEngine, stack: Any) -> Any:
-        return trees.setdefault((id(self), tuple(stack)), start(self, stack))
+    def shared(nodes: Any, capacity: Any, lower: Any) -> Any:
+        return trees.setdefault(tuple(sorted(lower)), Disk(nodes, capacity, lower))
 
-    patch.setattr(MemoryEngine, "_tree", shared)
+    patch.setattr(engine, "Disk", shared)
 
 
 def share_ports(patch: pytest.MonkeyPatch) -> None:
@@ -122,11 +122,11 @@ def test_a_broken_engine_does_not_keep_its_promise(
     breaking(monkeypatch)
 
     async def main() -> None:
-        engine = MemoryEngine(programs={"perl": echo_server})
+        fake = MemoryEngine(programs={"perl": echo_server})
         base = DebianBase(suite="trixie", architecture="amd64", packages=(), epoch=0)
-        made = await engine.bootstrap(base, {}, lambda stream, data: None)
+        made = await fake.bootstrap(base, {}, lambda stream, data: None)
         await made.commit(base, layer_key(base))
         with pytest.raises((AssertionError, TimeoutError)):
-            await wanted(engine, (layer_key(base),))
+            await wanted(fake, (layer_key(base),))
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandboxfile.engines.linux.runtimespec import BoundMount, Container, GuestProcess, Host, config
-from sandboxfile.engines.linux.seccomp import profile
+from sandboxfile.engines.linux.seccomp import Use, profile
 from sandboxfile.engines.linux.users import Identity
 
 
@@ -50,7 +50,7 @@ def test_the_configuration_is_json_and_the_same_each_time() -> None:
 
 @pytest.mark.parametrize("build", [True, False])
 def test_no_dangerous_call_is_allowed(build: bool) -> None:
-    rules = profile("x86_64", build=build)["syscalls"]
+    rules = profile("x86_64", Use.BUILD if build else Use.RUN)["syscalls"]
     allowed = {
         name
         for rule in rules
@@ -68,11 +68,11 @@ def test_no_dangerous_call_is_allowed(build: bool) -> None:
 
 
 def test_each_call_is_listed_once() -> None:
-    rules = profile("x86_64", build=False)["syscalls"]
+    rules = profile("x86_64", Use.RUN)["syscalls"]
     names = [name for rule in rules if "args" not in rule for name in rule["names"]]
     assert sorted(names) == sorted(set(names))
 
 
 def test_unknown_calls_are_answered_as_if_the_kernel_had_none() -> None:
-    assert profile("x86_64", build=False)["defaultErrnoRet"] == 38
-    assert profile("riscv64", build=False)["architectures"] == []
+    assert profile("x86_64", Use.RUN)["defaultErrnoRet"] == 38
+    assert profile("riscv64", Use.RUN)["architectures"] == []

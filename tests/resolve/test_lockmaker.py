@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxfile.api import Client
+from sandboxfile.api import AsyncClient
 from sandboxfile.build.lockmaker import make_lock
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import IntegrityError, ResolveError, Source, Span
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.host, pytest.mark.network]
 class Locker:
     """Locks apt requests on the shared base, with the archive of the test as a source."""
 
-    client: Client
+    client: AsyncClient
     repository: Repository
     web: Server
     base: Lockfile
@@ -88,7 +88,7 @@ def locker(
     repository: Repository, web: Server, base_lock: str, shared_home: Path, tmp_path: Path
 ) -> Iterator[Locker]:
     with asyncio.Runner() as loop:
-        client = Client(home=shared_home)
+        client = AsyncClient(home=shared_home)
         yield Locker(client, repository, web, load(base_lock), tmp_path, loop)
         loop.run(client.close())
 

@@ -11,7 +11,7 @@ from sandboxfile.cli.safe import safe
 from sandboxfile.core.units import plural, seconds_text
 
 if TYPE_CHECKING:
-    from sandboxfile.api import BuildResult, Client
+    from sandboxfile.api import AsyncClient, BuildResult
 
 DESCRIPTION = """Build the layers that changed, run the checks that are not known to pass, publish
 the snapshot, and print its slug as the last line. The lock is written when there is none or it
@@ -38,7 +38,7 @@ def execute(invocation: Invocation) -> int:
         _print(invocation, same)
         return DONE
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         project = invocation.load(client)
         result = await client.build(
             project, locked=args.locked, offline=args.offline, force=tuple(args.force)

@@ -13,7 +13,7 @@ from sandboxfile.core.units import size_text
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Show how much the store holds, by kind (du, the default), or free what no
 snapshot and no recent build needs, and what killed builds left (gc)."""
@@ -42,12 +42,12 @@ def execute(invocation: Invocation) -> int:
     if args.keep_days is not None and not 0 <= args.keep_days < float("inf"):
         raise UsageError(f"`--keep-days {args.keep_days:g}` is no number of days")
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         if args.action == "du":
             _print(invocation, await client.disk_usage())
             return DONE
         if args.all:
-            for snapshot in client.snapshots():
+            for snapshot in client.stored_snapshots():
                 await client.remove_snapshot(snapshot.slug)
         keep_days = 0.0 if args.all else args.keep_days
         freed = await client.gc(keep_days=keep_days, dry_run=args.dry_run)

@@ -9,7 +9,7 @@ from sandboxfile.cli.options import Parser
 from sandboxfile.cli.sandboxed import SHELL
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Open a shell in the state that this project's last failed step or check left
 behind, with the same environment, user and directory. The command that failed is in
@@ -24,7 +24,7 @@ def execute(invocation: Invocation) -> int:
     """Open the shell."""
     console = invocation.console
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         import shlex
         from dataclasses import replace
 

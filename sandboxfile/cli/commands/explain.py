@@ -12,7 +12,7 @@ from sandboxfile.core.units import plural, size_text
 from sandboxfile.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
     from sandboxfile.plan.model import Plan, PlannedLayer, Reconciled
 
 DESCRIPTION = """Show what a layer is made of, what happens to it and why, what changed since the
@@ -34,7 +34,7 @@ def execute(invocation: Invocation) -> int:
     if args.log and args.layer is None:
         raise UsageError("`--log` needs a layer", hint="`sandboxfile plan` names them")
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.plan.render import render_explain
 
         reconciled = await client.plan(invocation.load(client), locked=args.locked)
@@ -71,7 +71,7 @@ def _name_of(reconciled: Reconciled, wanted: str) -> str:
     return render_explain(reconciled, wanted).split(maxsplit=1)[0]
 
 
-def _print_log(invocation: Invocation, client: Client, plan: Plan, name: str) -> None:
+def _print_log(invocation: Invocation, client: AsyncClient, plan: Plan, name: str) -> None:
     keys: dict[str, str] = {layer.name: layer.key for layer in plan.layers}
     keys |= {check.name: check.key for check in plan.checks}
     log = client.layer_log(keys[name])
@@ -87,7 +87,7 @@ def _print_log(invocation: Invocation, client: Client, plan: Plan, name: str) ->
         invocation.console.data(safe(log) if invocation.console.out.isatty() else log)
 
 
-def _with_built(client: Client, layer: PlannedLayer, text: str) -> str:
+def _with_built(client: AsyncClient, layer: PlannedLayer, text: str) -> str:
     """An explanation, and what is known of the layer as it was built."""
     record = client.layer(layer.key)
     rows = [("built", "not yet")]
@@ -102,7 +102,7 @@ def _with_built(client: Client, layer: PlannedLayer, text: str) -> str:
 
 
 def _document(
-    client: Client, reconciled: Reconciled, name: str, layer: PlannedLayer | None
+    client: AsyncClient, reconciled: Reconciled, name: str, layer: PlannedLayer | None
 ) -> dict[str, object]:
     from sandboxfile.plan.render import plan_document
 

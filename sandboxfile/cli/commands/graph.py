@@ -9,7 +9,7 @@ from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Print the graph of layers, downloads and checks, as DOT (for Graphviz), as
 Mermaid (for Markdown), or with --json as the plan's document."""
@@ -30,7 +30,7 @@ def execute(invocation: Invocation) -> int:
     """Print the graph."""
     args, console = invocation.args, invocation.console
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.plan import render
 
         reconciled = await client.plan(invocation.load(client), locked=args.locked)

@@ -10,7 +10,7 @@ from sandboxfile.cli.options import Parser
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
     from sandboxfile.spec.lock import Lockfile
 
 DESCRIPTION = """Pin everything the Sandboxfile asks for in `sandboxfile.lock`: the base, apt
@@ -52,7 +52,7 @@ def execute(invocation: Invocation) -> int:
     if args.pylock and console.json:
         raise UsageError("`--pylock` prints TOML: it cannot be combined with `--json`")
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         project = invocation.load(client)
         if check:
             client.check_lock(project)

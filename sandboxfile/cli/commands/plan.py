@@ -9,7 +9,7 @@ from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Show for every layer, download and check what a build would do, and why. Nothing
 is built, and the lock is not changed: what it does not answer yet is reported."""
@@ -30,7 +30,7 @@ def execute(invocation: Invocation) -> int:
     """Print the plan."""
     args, console = invocation.args, invocation.console
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.plan.render import render_json, render_text
 
         reconciled = await client.plan(invocation.load(client), locked=args.locked, force=tuple(args.force))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandboxfile.cli.invocation import Invocation
@@ -10,7 +12,7 @@ from sandboxfile.cli.sandboxed import add_sandbox_options, add_target, sandbox_c
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Run a command in a fresh sandbox that boots from a snapshot, and exit with its
 exit code. stdin, stdout and stderr are passed through; on a terminal the command gets one of its
@@ -31,8 +33,9 @@ def execute(invocation: Invocation) -> int:
             "`run` needs a command", hint="write it after `--`: `sandboxfile run . -- python3 --version`"
         )
     argv = tuple(invocation.command)
+    _launch_ahead(args.engine, args.home)
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.cli.attach import attach
 
         snapshot = await invocation.target(client, args.target)
@@ -44,3 +47,14 @@ def execute(invocation: Invocation) -> int:
             await sandbox.close()
 
     return invocation.run(work)
+
+
+def _launch_ahead(engine: str, home: str | None) -> None:
+    """Have the engine's helper start while we import what talks to it: that takes as long as the boot."""
+    if engine != "linux":
+        return
+    from sandboxfile.engines.linux.helper_start import launch_ahead
+    from sandboxfile.inputs.settings import load_settings
+
+    settings = load_settings(os.environ, home=Path(home).absolute() if home else None)
+    launch_ahead(str(settings.home.absolute()))

@@ -9,7 +9,7 @@ from sandboxfile.cli.options import Parser
 from sandboxfile.cli.sandboxed import SHELL, add_sandbox_options, add_target, sandbox_command
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Open a shell (bash if the environment has it, else sh) in a fresh sandbox that
 boots from a snapshot. Without a terminal, the shell reads its commands from stdin. What it writes
@@ -26,7 +26,7 @@ def execute(invocation: Invocation) -> int:
     """Boot and open the shell."""
     args = invocation.args
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.cli.attach import attach
 
         snapshot = await invocation.target(client, args.target)

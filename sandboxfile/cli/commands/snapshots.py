@@ -12,7 +12,7 @@ from sandboxfile.core.units import size_text
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client, SnapshotInfo
+    from sandboxfile.api import AsyncClient, SnapshotInfo
 
 DESCRIPTION = """List the snapshots in the store, newest first (the default), show one, or remove
 some. TARGET is a slug or a name. The layers of a removed snapshot go with the next `sandboxfile
@@ -49,7 +49,7 @@ def execute(invocation: Invocation) -> int:
 
 def _list(invocation: Invocation) -> int:
     console = invocation.console
-    found = invocation.client().snapshots()
+    found = invocation.client().stored_snapshots()
     if console.json:
         console.document([_document(info) for info in found])
     elif found:
@@ -97,7 +97,7 @@ def _show(invocation: Invocation, target: str) -> int:
 def _remove(invocation: Invocation, targets: tuple[str, ...]) -> int:
     console = invocation.console
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         # All are looked up before the first goes, so that a misspelt one removes nothing.
         slugs = list(dict.fromkeys(client.snapshot(target).slug for target in targets))
         for slug in slugs:

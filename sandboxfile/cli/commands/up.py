@@ -11,7 +11,7 @@ from sandboxfile.cli.sandboxed import SANDBOX_DEFAULTS, add_target, sandbox_comm
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client, SnapshotInfo
+    from sandboxfile.api import AsyncClient, SnapshotInfo
 
 DESCRIPTION = """Start the environment's `start` command in a fresh sandbox, wait until its port
 answers, and print the URL on this machine. Its output follows on stderr. Ctrl-C, SIGTERM, the
@@ -32,7 +32,7 @@ def execute(invocation: Invocation) -> int:
     """Start, expose, follow, stop."""
     args = invocation.args
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         from sandboxfile.cli.service import Service
 
         snapshot = await invocation.target(client, args.target)

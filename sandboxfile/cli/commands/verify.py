@@ -10,7 +10,7 @@ from sandboxfile.cli.options import Parser
 from sandboxfile.core.units import plural
 
 if TYPE_CHECKING:
-    from sandboxfile.api import Client
+    from sandboxfile.api import AsyncClient
 
 DESCRIPTION = """Run every check of the built environment again, also those that are remembered as
 passed. Prints the name of each check that passed; exit 1 when one fails."""
@@ -24,7 +24,7 @@ def execute(invocation: Invocation) -> int:
     """Run the checks."""
     console = invocation.console
 
-    async def work(client: Client) -> int:
+    async def work(client: AsyncClient) -> int:
         names = await client.verify(invocation.load(client))
         invocation.progress.close()
         if console.json:

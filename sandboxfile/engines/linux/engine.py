@@ -9,19 +9,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sandboxfile.core.layer import DebianBase, LayerKey, RootfsBase
-from sandboxfile.engine.base import Capability, Limits, Output, Stack
+from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
+from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
 from sandboxfile.engines.linux.layers import Layers, Owned, is_abandoned
+from sandboxfile.engines.linux.limits import enforce, host_capabilities
 from sandboxfile.engines.linux.network import Networks, check_mode
 from sandboxfile.engines.linux.operations import Unlimit
 from sandboxfile.engines.linux.runtime import Runtime
 from sandboxfile.engines.linux.sandbox import LinuxSandbox
 from sandboxfile.engines.linux.stack import Stacks
+from sandboxfile.engines.linux.uppers import Uppers
+from sandboxfile.engines.linux.volumes import Volumes
 from sandboxfile.engines.linux.work import work
 from sandboxfile.engines.linux.workspace import LinuxWorkspace
 from sandboxfile.errors import EngineError
+
+_CAPABILITIES = frozenset(
+    {
+        Capability.BOOTSTRAP_DEBIAN,
+        Capability.ROOTFS_TAR,
+        Capability.MOUNTS,
+        Capability.TTY,
+        Capability.NETWORK_FULL,
+        Capability.EXPOSE_PORT,
+        Capability.KEEP_WORKSPACE,
+        Capability.DIFF_ID,
+    }
+)
 
 
 class LinuxEngine:
@@ -33,18 +49,6 @@ class LinuxEngine:
     """
 
     name = "linux"
-    capabilities = frozenset(
-        {
-            Capability.BOOTSTRAP_DEBIAN,
-            Capability.ROOTFS_TAR,
-            Capability.MOUNTS,
-            Capability.TTY,
-            Capability.NETWORK_FULL,
-            Capability.EXPOSE_PORT,
-            Capability.KEEP_WORKSPACE,
-            Capability.DIFF_ID,
-        }
-    )
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class LinuxEngine:
         host_ca: Path | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        self.capabilities = _CAPABILITIES | host_capabilities()
         self.layers = Layers(home.absolute())
         self._wanted_runtime = runtime
         self._host_ca = host_ca
@@ -75,12 +80,17 @@ class LinuxEngine:
     @cached_property
     def runtime(self) -> Runtime:
         """The OCI runtime."""
-        return Runtime(self.helper, self.ids, self._wanted_runtime)
+        return Runtime(self.helper, self.ids, self._wanted_runtime, self.layers.home / "seccomp")
 
     @cached_property
     def stacks(self) -> Stacks:
         """From keys to directories."""
         return Stacks(self.layers, self.helper)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """What is written to stays, whatever becomes of the sandboxes."""
+        return Volumes(self.layers, lambda: self.helper, lambda: self.ids)
 
     @cached_property
     def network(self) -> Networks:
@@ -153,18 +163,37 @@ class LinuxEngine:
         limits: Limits | None = None,
         network: str = "none",
         workspace: str | None = None,
+        options: SandboxOptions | None = None,
     ) -> LinuxSandbox:
-        """Boot a sandbox."""
-        check_mode(network)
+        """Boot a sandbox. On a volume, the stack is the volume's own and the given one is not looked at."""
+        options = options or SandboxOptions(limits or Limits(), network, workspace)
+        check_mode(options.network)
+        self.runtime.check(options.network)
+        if options.privileges not in ("none", "sudo"):
+            raise EngineError(f"there are no privileges `{options.privileges}`, only `none` and `sudo`")
         await self.helper.start()
-        directories = await self.stacks.directories(stack)
-        if workspace is not None:
-            path, _ = self._kept(workspace)
-            directories = [*directories, str(path / "layer" / "fs")]
-        if not directories:
-            raise EngineError("a sandbox needs at least one layer")
-        lowers = await self.stacks.lowers(directories, writable=True)
-        sandbox = LinuxSandbox(self, tuple(stack), lowers, limits or Limits(), network)
+        enforcement = enforce(
+            options.limits,
+            groups=self.helper.limits,
+            memory_uppers=self.helper.memory_uppers,
+            throw_away=options.volume is None,
+            best_effort=options.best_effort,
+        )
+        uppers = Uppers(self)
+        try:
+            await uppers.take(options.volume, dict(options.mounts))
+            stack = tuple(stack) if uppers.stack is None else uppers.stack
+            directories = await self.stacks.directories(stack)
+            if options.workspace is not None:
+                path, _ = self._kept(options.workspace)
+                directories = [*directories, str(path / "layer" / "fs")]
+            if not directories:
+                raise EngineError("a sandbox needs at least one layer")
+            lowers = await self.stacks.lowers(directories, writable=True)
+        except BaseException:
+            await uppers.release()
+            raise
+        sandbox = LinuxSandbox(self, stack, lowers, options, enforcement, uppers)
         self._held.add(sandbox)
         try:
             await sandbox.boot()
@@ -172,6 +201,20 @@ class LinuxEngine:
             await sandbox.close()
             raise
         return sandbox
+
+    async def create_volume(
+        self, volume: str, capacity: int | None, stack: Stack, *, best_effort: bool = False
+    ) -> None:
+        """Make an empty volume on a stack."""
+        await self.volumes.create(volume, capacity, stack, best_effort=best_effort)
+
+    async def remove_volume(self, volume: str) -> None:
+        """Delete a volume that no sandbox uses."""
+        await self.volumes.remove(volume)
+
+    async def freeze_volume(self, volume: str, definition: Definition, key: LayerKey) -> Committed:
+        """Make a layer of what a volume holds, by a rename."""
+        return await self.volumes.freeze(volume, definition, key)
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop committed layers; those a sandbox or workspace of this client uses go when it ends."""
@@ -186,10 +229,10 @@ class LinuxEngine:
 
     async def sweep(self) -> None:
         """Delete what is left behind: workspaces of clients that are gone, placements that nothing can use,
-        and the trash."""
+        volumes that were never finished, control groups without processes, and the trash."""
         self.layers.make()
         abandoned = [path for path in self.layers.workspaces.iterdir() if is_abandoned(path)]
-        for path in [*abandoned, *self.stacks.leftovers()]:
+        for path in [*abandoned, *self.stacks.leftovers(), *self.volumes.leftovers()]:
             self.layers.to_trash(path)
         names = [path.name for path in self.layers.trash.iterdir()]
         if names:
@@ -212,11 +255,14 @@ class LinuxEngine:
         await self._remove_unused()
 
     async def _remove_unused(self) -> None:
+        if not self._removed:
+            return
         used = {key for each in self._held for key in each.stack}
-        free = self._removed - used
+        free = self._removed - used - self.volumes.stacks()
         if not free:
             return
         self._removed -= free
+        await self.stacks.release(tuple(free))
         paths = [self.layers.directory(key) for key in free] + self.stacks.forget(tuple(free))
         names = [name for path in paths if (name := self.layers.to_trash(path))]
         if names:

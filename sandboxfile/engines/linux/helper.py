@@ -22,9 +22,14 @@ from sandboxfile.engines.linux import syscalls as sys_
 from sandboxfile.engines.linux.cgroups import Cgroups
 from sandboxfile.engines.linux.helper_files import Files
 from sandboxfile.engines.linux.helper_jobs import Jobs
+from sandboxfile.engines.linux.namespaces import IdMaps, NamespacePool
 from sandboxfile.engines.linux.wire import receive, send
 
 Operation = dict[str, Any]
+_OF_JOBS = {
+    *("signal", "watch", "deadline", "freeze", "thaw"),
+    *("limit", "unlimit", "limit_events", "usage", "count"),
+}
 
 
 class Helper:
@@ -36,7 +41,8 @@ class Helper:
         self.channel = channel
         self.client = client
         self.base: str = settings["base"]
-        self.jobs = Jobs(settings, self._report, cgroups)
+        maps = IdMaps(settings)
+        self.jobs = Jobs(settings, self._report, cgroups, maps)
         self.files = Files(settings)
         self._wakeup, writer = socket.socketpair()
         self._wakeup.setblocking(False)
@@ -45,22 +51,29 @@ class Helper:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._poll = select.poll()
+        self.namespaces = NamespacePool(maps, self._poll)
         self._listeners: dict[int, tuple[socket.socket, int]] = {}
 
     def run(self) -> None:
         """Serve until the client is gone."""
         for descriptor in (self.channel.fileno(), self._wakeup.fileno(), self.client):
             self._poll.register(descriptor, select.POLLIN)
-        self._report({"event": "ready"})
+        self._report({"event": "ready", "features": self.files.features()})
         while True:
-            ready = {descriptor for descriptor, _ in self._poll.poll(self.jobs.patience())}
+            short = self.namespaces.short
+            ready = {descriptor for descriptor, _ in self._poll.poll(0 if short else self.jobs.patience())}
+            if short and not ready:
+                self.namespaces.refill()
             if self.client in ready:
                 return
             if self._wakeup.fileno() in ready:
                 self._wakeup.recv(4096)
             self.jobs.reap()
-            for descriptor in ready & self._listeners.keys():
-                self._accept(descriptor)
+            for descriptor in ready:
+                if descriptor in self._listeners:
+                    self._accept(descriptor)
+                else:
+                    self.namespaces.advance(descriptor)
             if self.channel.fileno() in ready:
                 message, descriptors = receive(self.channel)
                 if message is None:
@@ -98,7 +111,9 @@ class Helper:
         kind = operation["op"]
         if kind in ("spawn", "worker"):
             return getattr(self.jobs, kind)(operation, given)
-        if kind in ("signal", "watch", "namespaces", "limit", "killed_for_memory", "unlimit"):
+        if kind == "namespaces":
+            return self.namespaces.give(operation)
+        if kind in _OF_JOBS:
             return getattr(self.jobs, kind)(operation)
         if kind == "socket":
             outgoing.append(self.jobs.connected_namespace_socket(operation))
@@ -161,9 +176,10 @@ def main() -> None:
         channel.close()
         os.close(client)
         os.waitpid(child, 0)
-        return
+        os._exit(0)
     sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     sys_.prctl(sys_.PR_SET_NAME, b"sandboxfile")
+    _leave_keyring()
     try:
         cgroups = Cgroups()
         mounts.private_view(settings["base"], cover_cgroups=settings["cover_cgroups"])
@@ -178,6 +194,15 @@ def main() -> None:
         helper.run()
     finally:
         os._exit(0)
+
+
+def _leave_keyring() -> None:
+    """Give everything below the helper an empty session keyring in place of the user's."""
+    try:
+        sys_.join_session_keyring()
+    except OSError:
+        # A kernel without keys, or a container that hides them: then there is nothing to hide either.
+        return
 
 
 def _user_xattrs(base: str) -> bool:

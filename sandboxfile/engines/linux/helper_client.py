@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sandboxfile.engines.linux.helper_start import take
 from sandboxfile.engines.linux.idmap import IdMap
 from sandboxfile.engines.linux.layers import DISK_FULL, disk_full
-from sandboxfile.engines.linux.operations import Features, Operation
+from sandboxfile.engines.linux.operations import Operation
 from sandboxfile.engines.linux.streams import readable, writable
 from sandboxfile.engines.linux.wire import receive, send
 from sandboxfile.errors import EngineError, HostError
 
-# The package itself is not imported: its front door would load far more than the helper needs.
-_BOOTSTRAP = """
-import sys
-package = type(sys)("sandboxfile")
-package.__path__ = [{package!r}]
-sys.modules["sandboxfile"] = package
-from sandboxfile.engines.linux.helper import main
-main()
-"""
 _START_DEADLINE = 20.0
-_MOUNT_BASES = ("/media", "/mnt", "/srv", "/opt", "/var/opt", "/var/local", "/boot", "/var/mail")
 
 
 class OperationFailed(EngineError):
@@ -59,6 +47,7 @@ class HelperClient:
         self._answers: dict[int, tuple[Sequence[Operation], asyncio.Future[tuple[list[Any], list[int]]]]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._consoles: dict[int, asyncio.Future[int]] = {}
+        self._left: dict[int, int] = {}
         self._number = 0
         self.base = ""
         self.memory_uppers = False
@@ -68,6 +57,12 @@ class HelperClient:
     def running(self) -> bool:
         """Whether there is a helper."""
         return self._channel is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that waits for the helper, None when there is none: it ends when everything the helper
+        held is gone."""
+        return self._process.pid if self._process else None
 
     def new_job(self) -> int:
         """A number for a process whose end will be reported."""
@@ -83,6 +78,16 @@ class HelperClient:
         finally:
             if future.done():
                 self._exits.pop(job, None)
+
+    def left_by(self, job: int) -> int | None:
+        """The process that a job left behind for its `adopt` job; None when there is none."""
+        return self._left.pop(job, None)
+
+    def end_of(self, job: int) -> asyncio.Future[int]:
+        """The future of a job's end, for somebody who does other things meanwhile; in place of `exit_of`."""
+        future = self._exits[job]
+        future.add_done_callback(lambda _: self._exits.pop(job, None))
+        return future
 
     def put_back(self, job: int, code: int) -> None:
         """Let a job's end, which was already taken, be awaited again."""
@@ -145,46 +150,22 @@ class HelperClient:
                 await self._launch()
 
     async def _launch(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.base = mount_base(self._home)
-        settings = {
-            "channel": theirs.fileno(),
-            "mode": self._ids.mode,
-            "base": self.base,
-            "guest_uid": self._ids.guest_uid,
-            "guest_gid": self._ids.guest_gid,
-            "cover_cgroups": not os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
-        }
-        package = str(Path(__file__).resolve().parents[2])
-        python = sys.executable or shutil.which("python3") or "/usr/bin/python3"
-        with theirs:
-            self._process = subprocess.Popen(
-                [python, "-I", "-S", "-c", _BOOTSTRAP.format(package=package), json.dumps(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        ours.setblocking(False)
+        launched = take(str(self._home), (self._ids.mode, self._ids.guest_uid, self._ids.guest_gid))
+        self.base, self._process = launched.base, launched.process
         try:
-            await asyncio.wait_for(self._greet(ours), _START_DEADLINE)
+            features = await asyncio.wait_for(self._greet(launched.channel), _START_DEADLINE)
         except BaseException:
-            ours.close()
-            self._process.kill()
-            self._process.communicate()
+            launched.discard()
             self._process = None
             raise
-        self._channel = ours
-        self._loop = None
-        self._attach()
-        (features,) = await self.do(Features())
         self.memory_uppers = features["memory_uppers"]
         self.limits = features["limits"]
+        self._channel = launched.channel
+        self._loop = None
+        self._attach()
 
-    async def _greet(self, channel: socket.socket) -> None:
+    async def _greet(self, channel: socket.socket) -> dict[str, bool]:
+        """Wait until the helper is ready; what this kernel gives it."""
         assert self._process is not None
         assert self._process.stderr is not None
         while True:
@@ -194,7 +175,8 @@ class HelperClient:
                 said = self._process.stderr.read().decode("utf-8", "replace").strip()
                 raise EngineError("the sandbox helper did not start", details=tuple(said.splitlines()[-5:]))
             if message["event"] == "ready":
-                return
+                features: dict[str, bool] = message["features"]
+                return features
             if message["event"] == "map":
                 await asyncio.to_thread(self._ids.write_outer_map, self._process.pid)
                 send(channel, {"event": "mapped"}, [])
@@ -227,6 +209,8 @@ class HelperClient:
     def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         event = message.get("event")
         if event == "exit":
+            if "left" in message:
+                self._left[message["job"]] = message["left"]
             future = self._exits.get(message["job"])
             if future and not future.done():
                 future.set_result(message["code"])
@@ -250,7 +234,10 @@ class HelperClient:
     def _lost(self) -> None:
         """The helper is gone, and every sandbox with it."""
         self._detach()
-        error = EngineError("the sandbox helper has ended unexpectedly")
+        self._let_go(EngineError("the sandbox helper has ended unexpectedly"))
+
+    def _let_go(self, error: EngineError) -> None:
+        """Tell everybody who waits for the helper that it says no more."""
         for _, answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(error)
@@ -273,38 +260,22 @@ class HelperClient:
         """End the helper and everything it holds, and wait for that."""
         self._detach()
         await self._reap()
-        for future in self._exits.values():
-            if not future.done():
-                future.set_result(-9)
+        self._let_go(EngineError("the sandbox helper was closed"))
 
     async def _reap(self) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            await asyncio.to_thread(process.communicate)
+        if process is None:
+            return
+        if process.returncode is None:
+            watched = os.pidfd_open(process.pid)
+            try:
+                await readable(watched)
+            finally:
+                os.close(watched)
+        process.communicate()
 
 
 def _failure(operation: Operation, failed: dict[str, Any]) -> Exception:
     if failed["errno"] in DISK_FULL:
         return disk_full()
     return OperationFailed(operation, failed["errno"], failed["reason"], failed["file"])
-
-
-def mount_base(home: Path) -> str:
-    """An existing directory that the helper may cover with its own mounts; it must not hide the store."""
-    avoided = [str(home.resolve()), os.path.realpath(sys.executable), os.path.realpath(__file__), os.getcwd()]
-    usable = [
-        path
-        for path in _MOUNT_BASES
-        if os.path.isdir(path)
-        and not os.path.islink(path)
-        and not any(a.startswith(path + "/") for a in avoided)
-    ]
-    for path in usable:
-        try:
-            if not os.listdir(path):
-                return path
-        except OSError:
-            continue
-    if usable:
-        return usable[0]
-    raise HostError("there is no directory to mount sandboxes on", hint="mkdir /media")

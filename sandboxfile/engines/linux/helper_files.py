@@ -23,7 +23,7 @@ class Files:
         self._user_xattrs: bool = settings["user_xattrs"]
         self._limits: bool = settings["limits"]
 
-    def features(self, _: Operation) -> dict[str, bool]:
+    def features(self) -> dict[str, bool]:
         """What this kernel gives the helper."""
         return {"memory_uppers": self._user_xattrs, "limits": self._limits}
 

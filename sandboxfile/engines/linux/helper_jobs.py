@@ -11,6 +11,9 @@ from typing import Any
 
 from sandboxfile.engines.linux import syscalls as sys_
 from sandboxfile.engines.linux.cgroups import Cgroups
+from sandboxfile.engines.linux.freeze import Freezer, members, memory_of
+from sandboxfile.engines.linux.namespaces import IdMaps, enter_user_namespace, fork
+from sandboxfile.engines.linux.sealed import SealedPrograms
 
 Operation = dict[str, Any]
 _RETRY = 0.01
@@ -21,8 +24,9 @@ _REMEMBERED = 1000
 class _Job:
     """A process that somebody waits for. `pid_file` names the process in the sandbox it stands for."""
 
-    def __init__(self, number: int, pid: int, pid_file: str) -> None:
+    def __init__(self, number: int, pid: int, pid_file: str, adopt: int = 0) -> None:
         self.number = number
+        self.adopt = adopt
         self.pid = pid
         self.pid_file = pid_file
 
@@ -39,20 +43,31 @@ class Jobs:
     """Every child of the helper; as process 1 it inherits the orphans of the others too."""
 
     def __init__(
-        self, settings: dict[str, Any], report: Callable[[dict[str, Any]], None], cgroups: Cgroups
+        self,
+        settings: dict[str, Any],
+        report: Callable[[dict[str, Any]], None],
+        cgroups: Cgroups,
+        maps: IdMaps,
     ) -> None:
         self._report = report
         self._cgroups = cgroups
-        self._map_uid = f"0 {settings['guest_uid']} 65536\n"
-        self._map_gid = f"0 {settings['guest_gid']} 65536\n"
+        self._maps = maps
         self._guest: tuple[int, int] = (settings["guest_uid"], settings["guest_gid"])
         self._jobs: dict[int, _Job] = {}
         self._ended: dict[int, int] = {}
         self._pending: list[tuple[_Job, int, bool, float]] = []
+        self._sealed = SealedPrograms()
+        self._freezer = Freezer(cgroups)
+        self._deadlines: dict[int, float] = {}
 
     def patience(self) -> int | None:
         """How long the poll loop may sleep, in milliseconds."""
-        return int(_RETRY * 1000) if self._pending else None
+        if self._pending:
+            return int(_RETRY * 1000)
+        if not self._deadlines:
+            return None
+        # Rounded up, so that the deadline is over when the loop wakes.
+        return max(0, int((min(self._deadlines.values()) - time.monotonic()) * 1000) + 1)
 
     def reap(self) -> None:
         """Collect the children that ended, report those that somebody waits for."""
@@ -70,11 +85,41 @@ class Jobs:
                 while len(self._ended) > _REMEMBERED:
                     del self._ended[next(iter(self._ended))]
             else:
-                self._report({"event": "exit", "job": job.number, "code": code})
+                self._report({"event": "exit", "job": job.number, "code": code, **self._adopt(job, code)})
+            self._deadlines.pop(pid, None)
+            self._cgroups.retry()
+        self._expire()
         again, self._pending = self._pending, []
         for job, number, tree, since in again:
             if job.pid in self._jobs:
                 self._deliver(job, number, tree, since)
+
+    def _adopt(self, job: _Job, code: int) -> dict[str, int]:
+        """Watch what a runtime that ended well has left behind, when it was started for that."""
+        if not job.adopt or code:
+            return {}
+        try:
+            return {"left": self.watch({"job": job.adopt, "pid_file": job.pid_file})}
+        except OSError:
+            return {}
+
+    def _expire(self) -> None:
+        """Kill the jobs whose time is over."""
+        if not self._deadlines:
+            return
+        now = time.monotonic()
+        for pid in [pid for pid, when in self._deadlines.items() if when <= now]:
+            del self._deadlines[pid]
+            _kill(pid, signal.SIGKILL)
+
+    def deadline(self, operation: Operation) -> None:
+        """Set, move or take back the moment at which a job is killed."""
+        for pid, job in self._jobs.items():
+            if job.number == operation["job"]:
+                self._deadlines.pop(pid, None)
+                if operation["seconds"] is not None:
+                    self._deadlines[pid] = time.monotonic() + operation["seconds"]
+                return
 
     def spawn(self, operation: Operation, given: list[int]) -> int:
         """Start a program. Its three descriptors are indexes into the given ones, -1 is /dev/null."""
@@ -87,15 +132,16 @@ class Jobs:
                     os.fchown(given[index], *operation["own_stdio"])
                 actions.append((os.POSIX_SPAWN_DUP2, given[index], target))
         argv = operation["argv"]
+        program = self._sealed.path(argv[0]) if operation["sealed"] else argv[0]
         if operation["cgroup"]:
-            pid = self._spawn_limited(operation, actions)
+            pid = self._spawn_limited(operation, program, actions)
         else:
             defaults = [signal.SIGPIPE]
-            pid = os.posix_spawn(argv[0], argv, operation["env"], file_actions=actions, setsigdef=defaults)
-        self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"])
+            pid = os.posix_spawn(program, argv, operation["env"], file_actions=actions, setsigdef=defaults)
+        self._jobs[pid] = _Job(operation["job"], pid, operation["pid_file"], operation["adopt"])
         return pid
 
-    def _spawn_limited(self, operation: Operation, actions: list[tuple[Any, ...]]) -> int:
+    def _spawn_limited(self, operation: Operation, program: str, actions: list[tuple[Any, ...]]) -> int:
         """Start a program that is inside of its control groups before it does anything."""
         pid = os.fork()
         if pid:
@@ -109,7 +155,7 @@ class Jobs:
                 else:
                     os.dup2(os.open("/dev/null", os.O_RDWR), action[1])
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            os.execve(operation["argv"][0], operation["argv"], operation["env"])
+            os.execve(program, operation["argv"], operation["env"])
         finally:
             os._exit(125)
 
@@ -117,9 +163,25 @@ class Jobs:
         """Make a sandbox's control groups."""
         self._cgroups.make(operation["name"], operation["memory"], operation["cpus"], operation["pids"])
 
-    def killed_for_memory(self, operation: Operation) -> int:
-        """How many processes of a sandbox were ended for want of memory."""
-        return self._cgroups.killed(operation["name"])
+    def limit_events(self, operation: Operation) -> tuple[int, int]:
+        """How often control groups acted on a sandbox: for memory, and for the number of processes."""
+        return self._cgroups.killed(operation["name"]), self._cgroups.refused(operation["name"])
+
+    def freeze(self, operation: Operation) -> int:
+        """Stop every process of a sandbox."""
+        return self._freezer.freeze(operation["name"], operation["pid"])
+
+    def thaw(self, operation: Operation) -> None:
+        """Let a sandbox's processes go on."""
+        self._freezer.thaw(operation["name"])
+
+    def count(self, operation: Operation) -> int:
+        """How many processes a sandbox has."""
+        return len(members(os.stat(f"/proc/{operation['pid']}/ns/pid").st_ino))
+
+    def usage(self, operation: Operation) -> int:
+        """Bytes of memory that the processes of a sandbox take."""
+        return memory_of(operation["pid"])
 
     def unlimit(self, operation: Operation) -> None:
         """Remove a sandbox's control groups, or with no name all that nobody uses."""
@@ -167,36 +229,16 @@ class Jobs:
     def worker(self, operation: Operation, given: list[int]) -> int:
         """Fork a worker; with `mapped`, into a user namespace with the ids of the sandboxes."""
         mapped = operation["mapped"]
-        pid, ready, go = _fork(lambda ready, go: _work(operation, given, mapped, ready, go))
+        pid, ready, go = fork(lambda ready, go: _work(operation, given, mapped, ready, go))
         self._jobs[pid] = _Job(operation["job"], pid, "")
         try:
             if mapped and os.read(ready, 1):
-                self._write_maps(pid)
+                self._maps.write(pid)
                 os.write(go, b"g")
         finally:
             os.close(ready)
             os.close(go)
         return pid
-
-    def namespaces(self, operation: Operation) -> None:
-        """A user namespace and a network namespace in it with only `lo`, kept by mounts in a directory."""
-        directory = operation["path"]
-        os.makedirs(directory)
-        pid, ready, go = _fork(_hold_namespaces)
-        try:
-            if not os.read(ready, 1):
-                raise PermissionError(1, "a user namespace cannot be made")
-            self._write_maps(pid)
-            os.write(go, b"g")
-            if not os.read(ready, 1):
-                raise PermissionError(1, "a network namespace cannot be made")
-            for name in ("user", "net"):
-                target = f"{directory}/{name}"
-                os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-                sys_.mount(f"/proc/{pid}/ns/{name}", target, None, sys_.MS_BIND)
-        finally:
-            os.close(go)
-            os.close(ready)
 
     def connected_namespace_socket(self, operation: Operation) -> int:
         """A TCP socket that belongs to a network namespace; the caller connects it."""
@@ -218,56 +260,6 @@ class Jobs:
             raise PermissionError(1, "the sandbox's network cannot be entered")
         return descriptors[0]
 
-    def _write_maps(self, pid: int) -> None:
-        for name, text in (("uid_map", self._map_uid), ("gid_map", self._map_gid)):
-            with open(f"/proc/{pid}/{name}", "w") as file:
-                file.write(text)
-
-
-def _fork(body: Callable[[int, int], None]) -> tuple[int, int, int]:
-    """Fork; the child runs `body(ready, go)`, the parent gets the pid and its ends of both pipes."""
-    ready_read, ready_write = os.pipe()
-    go_read, go_write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(ready_read)
-            os.close(go_write)
-            body(ready_write, go_read)
-            os._exit(0)
-        except BaseException:
-            os._exit(125)
-    os.close(ready_write)
-    os.close(go_read)
-    return pid, ready_read, go_write
-
-
-def _enter_user_namespace(ready: int, go: int) -> None:
-    sys_.unshare(sys_.CLONE_NEWUSER)
-    os.write(ready, b"u")
-    if not os.read(go, 1):
-        os._exit(125)
-
-
-def _hold_namespaces(ready: int, go: int) -> None:
-    _enter_user_namespace(ready, go)
-    sys_.unshare(sys_.CLONE_NEWNET)
-    from sandboxfile.engines.linux.netlink import bring_up
-
-    bring_up("lo")
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    # A change of ids makes a process opaque to others; the helper has to look at its namespaces.
-    sys_.prctl(sys_.PR_SET_DUMPABLE, 1)
-    # Lets every user of the sandbox send pings without a capability.
-    with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
-        file.write("0 65534")
-    os.write(ready, b"n")
-    # Until the helper holds the namespaces and closes its end.
-    os.read(go, 1)
-
 
 def _work(operation: Operation, given: list[int], mapped: bool, ready: int, go: int) -> None:
     from sandboxfile.engines.linux.worker.tasks import run_task
@@ -277,7 +269,7 @@ def _work(operation: Operation, given: list[int], mapped: bool, ready: int, go: 
         operation["args"],
         operation["dirs"],
         given,
-        (lambda: _enter_user_namespace(ready, go)) if mapped else None,
+        (lambda: enter_user_namespace(ready, go)) if mapped else None,
     )
 
 

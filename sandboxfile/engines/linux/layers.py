@@ -1,7 +1,7 @@
 """The layers on disk: where they are and what their `layer.json` says.
 
 Under the store's home: `layers/<hex of key>/{fs,layer.json}`, `workspaces/<id>/`, `kept/<id>/`,
-`placements/<hex>/` and `trash/`. Content is in `fs`, owned by the ids of the sandboxes.
+`placements/<hex>/`, `volumes/<id>/` and `trash/`. Content is in `fs`, owned by the ids of the sandboxes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ _BEING_MADE = 60.0
 
 @dataclass(frozen=True)
 class Sealed:
-    """What `layer.json` says. `implied` is None unless the layer is detached: the directories that were
-    made on the way to its files."""
+    """What `layer.json` says.
+
+    implied: None unless the layer is detached: the directories that were made on the way to its files
+    image:   whether its content is in a file system of its own, in the file `image` in place of `fs`
+    """
 
     committed: Committed
-    implied: tuple[str, ...] | None
+    implied: tuple[str, ...] | None = None
+    image: bool = False
 
 
 @contextmanager
@@ -65,6 +69,7 @@ class Layers:
         self.workspaces = home / "workspaces"
         self.kept = home / "kept"
         self.placements = home / "placements"
+        self.volumes = home / "volumes"
         self.trash = home / "trash"
         self._sealed: dict[LayerKey, Sealed] = {}
 
@@ -72,7 +77,8 @@ class Layers:
         """Make the directories that are missing."""
         with storing():
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for directory in (self.layers, self.workspaces, self.kept, self.placements, self.trash):
+            kept = (self.layers, self.workspaces, self.kept, self.placements, self.volumes, self.trash)
+            for directory in kept:
                 directory.mkdir(mode=0o700, exist_ok=True)
 
     def directory(self, key: LayerKey) -> Path:
@@ -94,12 +100,13 @@ class Layers:
             found = Sealed(
                 Committed(
                     key,
-                    Digest(record["diff_id"]),
+                    Digest(record["diff_id"]) if record["diff_id"] else None,
                     record["size"],
                     record["entries"],
                     tuple(record["unreproducible"]),
                 ),
                 None if implied is None else tuple(implied),
+                record.get("image", False),
             )
         except FileNotFoundError:
             raise EngineError(f"layer {key} is not here", hint="build it again") from None
@@ -125,6 +132,7 @@ class Layers:
             "unreproducible": list(committed.unreproducible),
             "created": time.time(),
             "implied": None if sealed.implied is None else list(sealed.implied),
+            "image": sealed.image,
         }
         prepared = workspace / "layer"
         write_json(prepared / "layer.json", record)
@@ -195,8 +203,8 @@ def placement_name(layer: LayerKey, below: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a document atomically and durably."""
+def write_json(path: Path, record: dict[str, Any], *, durable: bool = True) -> None:
+    """Write a document atomically, and by default so that it outlives the machine's sudden end."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with storing():
         try:
@@ -204,7 +212,8 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
                 json.dump(record, file, sort_keys=True)
                 file.write("\n")
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             os.replace(beside, path)
         except OSError:
             beside.unlink(missing_ok=True)

@@ -12,45 +12,49 @@ CLASSIC_OPTION_LIMIT = 4000
 
 
 def overlay(target: str, lowers: list[str], upper: str, work: str, links: str) -> None:
-    """Mount lower directories, topmost first, and a writable upper one at `target`.
+    """Mount lower directories, topmost first, and a writable upper one at `target`. Without `upper` the
+    overlay is read-only and needs at least two lowers.
 
-    `links` is an empty directory of ours: options are short symbolic links in it, because an option is at
-    most 255 characters long and takes no commas or colons in the classic call. Without `upper` the overlay
-    is read-only and needs at least two lowers.
+    An option is at most 255 characters long, and takes no commas or colons in the classic call. So options
+    are names of descriptors; in the classic call, short symbolic links in `links`, our empty directory.
     """
-    names = []
-    for number, lower in enumerate(lowers):
-        os.symlink(lower, f"{links}/{number}")
-        names.append(f"{links}/{number}")
-    if upper:
-        os.symlink(upper, f"{links}/u")
-        os.symlink(work, f"{links}/w")
     try:
-        _overlay_new(target, names, f"{links}/u" if upper else "", f"{links}/w")
+        _overlay_new(target, lowers, upper, work)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        _overlay_classic(target, len(names), bool(upper), links)
+        for number, lower in enumerate(lowers):
+            os.symlink(lower, f"{links}/{number}")
+        if upper:
+            os.symlink(upper, f"{links}/u")
+            os.symlink(work, f"{links}/w")
+        _overlay_classic(target, len(lowers), bool(upper), links)
 
 
 def _overlay_new(target: str, lowers: list[str], upper: str, work: str) -> None:
-    context = sys_.fsopen("overlay")
+    opened: list[int] = []
+
+    def named(path: str) -> str:
+        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return f"/proc/self/fd/{opened[-1]}"
+
     try:
+        context = sys_.fsopen("overlay")
+        opened.append(context)
         sys_.fsconfig(context, "source", "sandboxfile")
         sys_.fsconfig(context, "userxattr")
         for lower in lowers:
-            sys_.fsconfig(context, "lowerdir+", lower)
+            sys_.fsconfig(context, "lowerdir+", named(lower))
         if upper:
-            sys_.fsconfig(context, "upperdir", upper)
-            sys_.fsconfig(context, "workdir", work)
+            sys_.fsconfig(context, "upperdir", named(upper))
+            sys_.fsconfig(context, "workdir", named(work))
         sys_.fscreate(context)
         mounted = sys_.fsmount(context)
-    finally:
-        os.close(context)
-    try:
+        opened.append(mounted)
         sys_.move_mount(mounted, target)
     finally:
-        os.close(mounted)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _overlay_classic(target: str, count: int, writable: bool, links: str) -> None:
@@ -83,7 +87,10 @@ def bind(source: str, target: str, *, readonly: bool) -> None:
 
 def tmpfs(target: str, *, size: int | None, mode: int = 0o755) -> None:
     """Mount a file system in memory; `size` in bytes, None is the kernel's default of half the memory."""
-    options = f"mode={mode:o}" + (f",size={size}" if size else "")
+    options = f"mode={mode:o}"
+    if size:
+        # An inode takes about a kilobyte that `size` does not count.
+        options += f",size={size},nr_inodes={1024 + size // 4096}"
     sys_.mount("tmpfs", target, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, options)
 
 

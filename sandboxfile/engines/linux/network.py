@@ -8,7 +8,6 @@ ones are made unreachable before any command runs.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import shutil
 from collections.abc import Mapping
@@ -51,12 +50,13 @@ class Networks:
         mounts, env = await self.outfit(mode, made[mode])
         return made[mode], mounts, env
 
-    async def make(self, mode: str, place: str) -> None:
-        """Make the namespaces `user` and `net` in a directory, and connect them when `mode` is `full`."""
+    async def make(self, mode: str, place: str, processes: int | None = None) -> None:
+        """Make the namespaces `user` and `net` in a directory, and connect them when `mode` is `full`.
+        `processes` is the most that the user namespace holds."""
         check_mode(mode)
         if mode == "full":
             self._check_tun()
-        await self._helper.do(MakeNamespaces(place))
+        await self._helper.do(MakeNamespaces(place, processes))
         if mode == "full":
             await self._connect(place)
 
@@ -150,6 +150,8 @@ def _host_resolver() -> str:
 
 def _name_servers(text: str) -> tuple[list[str], bool]:
     """The servers for a sandbox, and whether pasta has to forward to the host's resolver."""
+    import ipaddress
+
     servers: list[str] = []
     for line in text.splitlines():
         words = line.split()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar
+
+from sandboxfile.declared import dataclass
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,6 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Features(Operation):
-    """Ask what the kernel gives."""
-
-    op: ClassVar[str] = "features"
-
-
-@dataclass(frozen=True)
 class OverlayMount(Operation):
     """An overlay at `target`: `lowers` topmost first, `upper` and `work` empty for a read-only view."""
 
@@ -46,7 +41,8 @@ class OverlayMount(Operation):
 
 @dataclass(frozen=True)
 class MemoryMount(Operation):
-    """A file system in memory; `size` in bytes, None for half of the memory."""
+    """A file system in memory; `size` in bytes, None for half of the memory. How many files it can hold
+    follows from the size."""
 
     op: ClassVar[str] = "tmpfs"
     target: str
@@ -157,10 +153,12 @@ class DropPoints(Operation):
 
 @dataclass(frozen=True)
 class MakeNamespaces(Operation):
-    """A user namespace and a network namespace in it, held by files `user` and `net` in `path`."""
+    """A user namespace and a network namespace in it, held by files `user` and `net` in `path`. With
+    `processes`, the user namespace never holds more of them."""
 
     op: ClassVar[str] = "namespaces"
     path: str
+    processes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,8 @@ class Spawn(Operation):
     own_stdio: ids those descriptors are given to, so that the program can open /dev/stdout again
     pid_file:  where the runtime writes the process of the sandbox that signals are meant for
     cgroup:    the sandbox whose control groups it starts in, empty for none
+    sealed:    start it from a sealed copy in memory
+    adopt:     a job for the process in `pid_file`, which is `Watch`ed when the program has ended well
     """
 
     op: ClassVar[str] = "spawn"
@@ -180,6 +180,8 @@ class Spawn(Operation):
     own_stdio: Sequence[int] = ()
     pid_file: str = ""
     cgroup: str = ""
+    sealed: bool = False
+    adopt: int = 0
 
     def describe(self) -> str:
         return "run " + " ".join(self.argv)
@@ -187,7 +189,7 @@ class Spawn(Operation):
 
 @dataclass(frozen=True)
 class Limit(Operation):
-    """Make a sandbox's control groups: bytes, cores, processes; None is no limit."""
+    """Make the control groups a sandbox's limits need: bytes, cores, processes; None is no limit."""
 
     op: ClassVar[str] = "limit"
     name: str
@@ -205,11 +207,54 @@ class Unlimit(Operation):
 
 
 @dataclass(frozen=True)
-class KilledForMemory(Operation):
-    """How many processes of a sandbox were ended for want of memory."""
+class LimitEvents(Operation):
+    """How often control groups acted on a sandbox: processes ended for want of memory, and processes that
+    were not made because there were enough."""
 
-    op: ClassVar[str] = "killed_for_memory"
+    op: ClassVar[str] = "limit_events"
     name: str
+
+
+@dataclass(frozen=True)
+class Freeze(Operation):
+    """Stop every process of the pid namespace of `pid`, at once; how many there are."""
+
+    op: ClassVar[str] = "freeze"
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Thaw(Operation):
+    """Let what was frozen under that name go on."""
+
+    op: ClassVar[str] = "thaw"
+    name: str
+
+
+@dataclass(frozen=True)
+class Deadline(Operation):
+    """Kill a job `seconds` from now, whatever becomes of the client meanwhile; None takes that back."""
+
+    op: ClassVar[str] = "deadline"
+    job: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class CountProcesses(Operation):
+    """How many processes are in the pid namespace of `pid`."""
+
+    op: ClassVar[str] = "count"
+    pid: int
+
+
+@dataclass(frozen=True)
+class Usage(Operation):
+    """Bytes of memory that the processes of the pid namespace of `pid` take, shared pages in parts."""
+
+    op: ClassVar[str] = "usage"
+    pid: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -32,14 +31,21 @@ from sandboxfile.engines.linux.operations import (
     WriteSecret,
 )
 from sandboxfile.engines.linux.runtimespec import BoundMount, GuestProcess, Host
+from sandboxfile.engines.linux.seccomp_bpf import compiled_profiles
 from sandboxfile.engines.linux.streams import Reader, write_all
 from sandboxfile.engines.linux.users import Identity, NoSuchUser, resolve_user
-from sandboxfile.errors import EngineError, HostError
+from sandboxfile.errors import EngineError, HostError, MissingCapability
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 _GRACE = 10.0
+_OPTIONS = {
+    "crun": ("--cgroup-manager=disabled",),
+    "runsc": ("--platform=ptrace", "--ignore-cgroups", "--network=none"),
+}
+"""What the runtimes are told on every command line: control groups are the helper's affair."""
+_OWN_KERNEL = ("runsc",)
 
 Judge = Callable[[Completed, str, Output], Awaitable[Completed]]
 """Given how a command ended, the runtime's log and where to say things; see `Runtime.judge`."""
@@ -62,19 +68,48 @@ class Refused(Exception):
 class Runtime:
     """An OCI runtime and what the host gives it."""
 
-    def __init__(self, helper: HelperClient, ids: IdMap, wanted: str | None) -> None:
+    def __init__(self, helper: HelperClient, ids: IdMap, wanted: str | None, filters: Path) -> None:
         self.helper = helper
         self.path = find_runtime(wanted)
         self._is_crun = os.path.basename(self.path) == "crun"
         told = None if self._is_crun else (ids.guest_uid, ids.guest_gid)
-        self.host = Host(resource.getrlimit(resource.RLIMIT_NOFILE)[1], platform.machine(), told)
+        machine = os.uname().machine
+        compiled = compiled_profiles(filters, machine) if self._is_crun else {}
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.host = Host(most, machine, told, compiled, self.shares_kernel)
+
+    @property
+    def sealable(self) -> bool:
+        """Whether the runtime may be started from a sealed copy of itself, as crun does at each start."""
+        return self._is_crun
+
+    @property
+    def without_keyring(self) -> tuple[str, ...]:
+        """What keeps `run` from making a keyring for each sandbox: an ordinary user may have 200 keys in all.
+        Sandboxes keep the helper's, which is empty and which their system call filter hides."""
+        return ("--no-new-keyring",) if os.path.basename(self.path) in ("crun", "runc") else ()
+
+    @property
+    def shares_kernel(self) -> bool:
+        """Whether sandboxes are processes of the host's kernel, in namespaces made for them beforehand."""
+        return os.path.basename(self.path) not in _OWN_KERNEL
+
+    def check(self, network: str) -> None:
+        """Raise MissingCapability or HostError for what a runtime with a kernel of its own does not get."""
+        if self.shares_kernel:
+            return
+        name = os.path.basename(self.path)
+        if os.geteuid() != 0:
+            raise HostError(f"`{name}` starts sandboxes for root only", hint="choose crun or runc")
+        if network != "none":
+            raise MissingCapability(
+                f"a sandbox of `{name}` has no network", "network-full", hint="choose crun or runc"
+            )
 
     def argv(self, log: str, *arguments: str) -> list[str]:
         """The command line of the runtime; its own complaints go to a file, never among the output."""
         argv = [self.path, "--root", f"{self.helper.base}/runtime", "--log", log, "--log-format", "json"]
-        if self._is_crun:
-            argv.append("--cgroup-manager=disabled")
-        return [*argv, *arguments]
+        return [*argv, *_OPTIONS.get(os.path.basename(self.path), ()), *arguments]
 
     async def resolve(self, command: Command, root: str, terminal: tuple[int, int] | None) -> GuestProcess:
         """Look up user, directory and program below a root. Raises Refused."""
@@ -208,14 +243,15 @@ class Runtime:
                 await asyncio.shield(self.helper.do(Signal(job, signal.SIGKILL, tree=True)))
             raise
 
-    async def delete(self, name: str) -> None:
-        """Let the runtime forget a container that has ended; crun keeps nothing but a directory of state."""
+    async def delete(self, name: str, *after: Operation) -> None:
+        """Let the runtime forget a container that has ended, and do something `after` that, in one message.
+        crun keeps nothing but a directory of state."""
         if not self._is_crun:
             job = self.helper.new_job()
             argv = self.argv(f"{self.helper.base}/delete-log", "delete", "--force", name)
             await self.helper.do(Spawn(job, argv, runtime_environment()))
             await self.helper.exit_of(job)
-        await self.helper.do(RemoveTree(f"{self.helper.base}/runtime/{name}"))
+        await self.helper.do(RemoveTree(f"{self.helper.base}/runtime/{name}"), *after)
 
     async def judge(self, completed: Completed, log: str, output: Output) -> Completed:
         """Tell a command's failure from the runtime's: only the latter leaves something in its log."""
@@ -286,7 +322,8 @@ def find_runtime(wanted: str | None) -> str:
         if path:
             return os.path.realpath(path)
     missing = f"the OCI runtime `{wanted}` is missing" if wanted else "no OCI runtime is installed"
-    raise HostError(missing, hint="sudo apt-get install crun")
+    package = wanted if wanted in ("crun", "runc", "runsc") else "crun"
+    raise HostError(missing, hint=f"sudo apt-get install {package}")
 
 
 def secret_writes(values: Mapping[str, bytes], directory: str, identity: Identity) -> list[Operation]:

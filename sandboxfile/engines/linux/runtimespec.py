@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import cache
 from typing import Any
 
-from sandboxfile.engines.linux.seccomp import profile
+from sandboxfile.declared import dataclass
+from sandboxfile.engines.linux.seccomp import Use, profile
 from sandboxfile.engines.linux.users import Identity
 
 HOSTNAME = "sandbox"
@@ -55,11 +57,17 @@ _TTY_GROUP = 5
 @dataclass(frozen=True)
 class Host:
     """What the configuration has to know of the host: its hard limit on open files, its architecture, and
-    for runtimes that want to hear the mapping of a namespace they are told to join, its first ids."""
+    for runtimes that want to hear the mapping of a namespace they are told to join, its first ids.
+
+    filters: for runtimes that take them, the system call profiles compiled beforehand, base64 by use
+    joins:   whether the runtime can enter a user namespace that is there; another makes its own
+    """
 
     open_files: int
     machine: str
     told_ids: tuple[int, int] | None = None
+    filters: Mapping[Use, str] = field(default_factory=dict, repr=False)
+    joins: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,11 @@ class GuestProcess:
 
 @dataclass(frozen=True)
 class BoundMount:
-    """A directory or file below the helper's memory, seen at `target`; read-only."""
+    """A directory or file below the helper's memory, seen at `target`; read-only unless `writable`."""
 
     source: str
     target: str
+    writable: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Container:
     namespaces: a directory with files `user` and `net` that the sandbox joins
     build:      a build step; otherwise a sandbox, with fewer capabilities and no new privileges
     pids:       the largest number of processes, None for no limit
+    privileges: of a sandbox: `none`, or `sudo`, where set-user-id programs work
+    open_files: the most descriptors of one process, None for the host's limit
     """
 
     root: str
@@ -98,6 +109,13 @@ class Container:
     mounts: tuple[BoundMount, ...] = ()
     memory_mounts: tuple[str, ...] = field(default=())
     pids: int | None = None
+    privileges: str = "none"
+    open_files: int | None = None
+
+    @property
+    def use(self) -> Use:
+        """Which system calls it needs."""
+        return _use(self.build, self.privileges)
 
 
 def config(container: Container) -> dict[str, Any]:
@@ -106,12 +124,19 @@ def config(container: Container) -> dict[str, Any]:
         "ociVersion": "1.0.2",
         "hostname": HOSTNAME,
         "root": {"path": container.root, "readonly": False},
-        "process": process(container.process, container.host, build=container.build, pids=container.pids),
+        "process": process(
+            container.process,
+            container.host,
+            build=container.build,
+            pids=container.pids,
+            privileges=container.privileges,
+            open_files=container.open_files,
+        ),
         "mounts": [*_STANDARD_MOUNTS, *_extra_mounts(container.memory_mounts, container.mounts)],
         "linux": {
             "namespaces": [
-                {"type": "user", "path": f"{container.namespaces}/user"},
-                {"type": "network", "path": f"{container.namespaces}/net"},
+                _joined("user", f"{container.namespaces}/user", container.host),
+                _joined("network", f"{container.namespaces}/net", container.host),
                 {"type": "pid"},
                 {"type": "mount"},
                 {"type": "ipc"},
@@ -120,10 +145,31 @@ def config(container: Container) -> dict[str, Any]:
             ],
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
-            "seccomp": profile(container.host.machine, build=container.build),
+            "seccomp": _profile(container.host.machine, container.use),
             **_mappings(container.host.told_ids),
         },
+        **_filter(container.host.filters.get(container.use)),
     }
+
+
+@cache
+def _profile(machine: str, use: Use) -> dict[str, Any]:
+    return profile(machine, use)
+
+
+def _filter(compiled: str | None) -> dict[str, Any]:
+    """crun takes the compiled profile; the profile itself always stands beside it, for other runtimes."""
+    return {"annotations": {"run.oci.seccomp_bpf_data": compiled}} if compiled else {}
+
+
+def _use(build: bool, privileges: str) -> Use:
+    if build:
+        return Use.BUILD
+    return Use.SUDO if privileges == "sudo" else Use.RUN
+
+
+def _joined(kind: str, path: str, host: Host) -> dict[str, Any]:
+    return {"type": kind, "path": path} if host.joins else {"type": kind}
 
 
 def _mappings(ids: tuple[int, int] | None) -> dict[str, Any]:
@@ -136,11 +182,21 @@ def _mappings(ids: tuple[int, int] | None) -> dict[str, Any]:
     }
 
 
-def process(wanted: GuestProcess, host: Host, *, build: bool, pids: int | None = None) -> dict[str, Any]:
+def process(
+    wanted: GuestProcess,
+    host: Host,
+    *,
+    build: bool,
+    pids: int | None = None,
+    privileges: str = "none",
+    open_files: int | None = None,
+) -> dict[str, Any]:
     """The `process` of a configuration, also what is given to the runtime's `exec`."""
-    capabilities = list(BUILD_CAPABILITIES if build else RUN_CAPABILITIES)
+    use = _use(build, privileges)
+    capabilities = list(RUN_CAPABILITIES if use is Use.RUN else BUILD_CAPABILITIES)
     held: list[str] = capabilities if wanted.identity.uid == 0 else []
-    limits = [{"type": "RLIMIT_NOFILE", "soft": min(host.open_files, 65536), "hard": host.open_files}]
+    most = host.open_files if open_files is None else min(open_files, host.open_files)
+    limits = [{"type": "RLIMIT_NOFILE", "soft": min(most, 65536), "hard": most}]
     if pids is not None:
         limits.append({"type": "RLIMIT_NPROC", "soft": pids, "hard": pids})
     document: dict[str, Any] = {
@@ -152,7 +208,8 @@ def process(wanted: GuestProcess, host: Host, *, build: bool, pids: int | None =
             "additionalGids": list(wanted.identity.groups),
         },
         "args": list(wanted.argv),
-        "env": [f"{name}={value}" for name, value in wanted.env.items()],
+        # Without HOME the runtime would look into the guest's passwd file, maybe a pipe nobody writes to.
+        "env": [f"{name}={value}" for name, value in {"HOME": wanted.identity.home, **wanted.env}.items()],
         "cwd": wanted.cwd,
         "capabilities": {
             "bounding": capabilities,
@@ -162,7 +219,7 @@ def process(wanted: GuestProcess, host: Host, *, build: bool, pids: int | None =
             "ambient": [],
         },
         "rlimits": limits,
-        "noNewPrivileges": not build,
+        "noNewPrivileges": use is Use.RUN,
     }
     if wanted.terminal:
         document["consoleSize"] = {"height": wanted.terminal[0], "width": wanted.terminal[1]}
@@ -204,7 +261,7 @@ def _extra_mounts(memory: Sequence[str], bound: Sequence[BoundMount]) -> list[di
             "destination": each.target,
             "type": "bind",
             "source": each.source,
-            "options": ["rbind", "ro", "nosuid", "nodev", "rprivate"],
+            "options": ["rbind", "rw" if each.writable else "ro", "nosuid", "nodev", "rprivate"],
         }
         for each in bound
     ]

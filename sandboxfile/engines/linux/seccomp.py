@@ -1,25 +1,32 @@
 """The system calls a sandbox may make: everything else is refused. Pure.
 
 Calls that are known and dangerous answer EPERM; calls nobody listed here, such as those of newer kernels,
-answer ENOSYS, so that programs fall back to older ones.
+answer ENOSYS, so that programs fall back to older ones. `seccomp_bpf` compiles a profile beforehand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import Any
 
 _EPERM = 1
 _ENOSYS = 38
+_EAFNOSUPPORT = 97
 _NAMESPACE_FLAGS = 0x7E020000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0x40000, 0xFFFFFFFF)
-_ADDRESS_FAMILIES_BELOW = 38
+_ADDRESS_FAMILIES = (1, 2, 10, 16)
+"""Unix, IPv4, IPv6 and netlink."""
+_LARGEST_FAMILY = max(_ADDRESS_FAMILIES)
+_TERMINAL_INJECTIONS = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX, which put words into the mouth of whoever reads a terminal next."""
 
 _FILES = """
 access chdir chmod chown chown32 close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat
 fcntl fcntl64 fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs
 fstatfs64 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 getxattr inotify_add_watch
-inotify_init inotify_init1 inotify_rm_watch ioctl lchown lchown32 lgetxattr link linkat listxattr llistxattr
+inotify_init inotify_init1 inotify_rm_watch lchown lchown32 lgetxattr link linkat listxattr llistxattr
 _llseek lremovexattr lseek lsetxattr lstat lstat64 mkdir mkdirat mknod mknodat newfstatat _newselect open
 openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink
 readlinkat readv removexattr rename renameat renameat2 rmdir sendfile sendfile64 setxattr splice stat stat64
@@ -71,25 +78,35 @@ vm86old lsm_set_self_attr
 _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 
-def profile(machine: str, *, build: bool) -> dict[str, Any]:
+class Use(StrEnum):
+    """What a profile is for: a build step, a sandbox, or a sandbox where set-user-id programs work."""
+
+    BUILD = "build"
+    RUN = "run"
+    SUDO = "sudo"
+
+
+def profile(machine: str, use: Use) -> dict[str, Any]:
     """The profile, as `linux.seccomp` of an OCI runtime configuration.
 
-    Build steps may also `chroot`, which dpkg does. New namespaces are refused to everybody, by clone and by
-    unshare; clone3, whose arguments a filter cannot see, is answered as if the kernel did not have it.
+    Where packages are installed (build steps, sandboxes with sudo) `chroot` is allowed, which dpkg needs. New
+    namespaces are refused to everybody, by clone and by unshare; clone3, whose arguments a filter cannot see,
+    is answered as if the kernel did not have it.
     """
     allowed = sorted({*_FILES.split(), *_MEMORY.split(), *_PROCESSES.split(), *_MESSAGES.split()})
     refused = sorted(_REFUSED.split())
-    if build:
+    if use is not Use.RUN:
         allowed.append("chroot")
         refused.remove("chroot")
     rules: list[dict[str, Any]] = [
         {"names": allowed, "action": "SCMP_ACT_ALLOW"},
-        {"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM},
-        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
-        _when("clone", 0, _NAMESPACE_FLAGS, "SCMP_CMP_MASKED_EQ", two=0),
-        _when("socket", 0, _ADDRESS_FAMILIES_BELOW, "SCMP_CMP_LT"),
+        _errno(refused, _EPERM),
+        _errno(["clone3"], _ENOSYS),
+        _allow("clone", 0, "SCMP_CMP_MASKED_EQ", _NAMESPACE_FLAGS, 0),
+        *_sockets(),
+        *_controls(),
     ]
-    rules += [_when("personality", 0, value, "SCMP_CMP_EQ") for value in _PERSONALITIES]
+    rules += [_allow("personality", 0, "SCMP_CMP_EQ", value) for value in _PERSONALITIES]
     known = _ARCHITECTURES.get(machine)
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -99,8 +116,51 @@ def profile(machine: str, *, build: bool) -> dict[str, Any]:
     }
 
 
-def _when(name: str, index: int, value: int, operator: str, two: int | None = None) -> dict[str, Any]:
-    argument: dict[str, Any] = {"index": index, "value": value, "op": operator}
-    if two is not None:
-        argument["valueTwo"] = two
-    return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [argument]}
+def _sockets() -> Iterator[dict[str, Any]]:
+    for family in range(_LARGEST_FAMILY + 1):
+        if family in _ADDRESS_FAMILIES:
+            yield _allow("socket", 0, "SCMP_CMP_EQ", family)
+        else:
+            yield _errno(["socket"], _EAFNOSUPPORT, _compare(0, "SCMP_CMP_EQ", family))
+    yield _errno(["socket"], _EAFNOSUPPORT, _compare(0, "SCMP_CMP_GT", _LARGEST_FAMILY))
+
+
+def _controls() -> Iterator[dict[str, Any]]:
+    """Every ioctl but the refused ones. The kernel looks at the low half of the number only, so that is all
+    that may be compared; a profile cannot say "unequal" of it, but it can list the prefixes that are."""
+    for request in _TERMINAL_INJECTIONS:
+        yield _errno(["ioctl"], _EPERM, _compare(1, "SCMP_CMP_MASKED_EQ", _LOW_HALF, request))
+    for mask, value in _prefixes_without(_TERMINAL_INJECTIONS):
+        yield _allow("ioctl", 1, "SCMP_CMP_MASKED_EQ", mask, value)
+
+
+_LOW_HALF = 0xFFFFFFFF
+
+
+def _prefixes_without(excluded: Sequence[int], bits: int = 32, prefix: int = 0) -> Iterator[tuple[int, int]]:
+    """Masks and values that together match every 32-bit number but the excluded ones, each once."""
+    mask = _LOW_HALF >> bits << bits
+    below = [number for number in excluded if number & mask == prefix]
+    if not below:
+        yield mask, prefix
+    elif bits:
+        for half in (0, 1 << (bits - 1)):
+            yield from _prefixes_without(below, bits - 1, prefix | half)
+
+
+def _compare(index: int, operator: str, value: int, two: int | None = None) -> dict[str, Any]:
+    comparison: dict[str, Any] = {"index": index, "value": value, "op": operator}
+    return comparison if two is None else comparison | {"valueTwo": two}
+
+
+def _allow(name: str, index: int, operator: str, value: int, two: int | None = None) -> dict[str, Any]:
+    return {
+        "names": [name],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [_compare(index, operator, value, two)],
+    }
+
+
+def _errno(names: list[str], errno: int, comparison: dict[str, Any] | None = None) -> dict[str, Any]:
+    rule = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno}
+    return rule if comparison is None else rule | {"args": [comparison]}

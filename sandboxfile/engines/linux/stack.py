@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.engine.base import Stack
 from sandboxfile.engines.linux.helper_client import HelperClient, OperationFailed
@@ -30,6 +32,9 @@ class Stacks:
         self._layers = layers
         self._helper = helper
         self._placed: dict[str, str] = {}
+        # Where images are mounted, by which helper; and those that are being mounted now.
+        self._images: dict[str, int | None] = {}
+        self._mounting: dict[str, asyncio.Future[None]] = {}
 
     async def directories(self, stack: Stack) -> list[str]:
         """The directories of a stack, lowest first. Raises EngineError for a layer that is not here."""
@@ -42,10 +47,35 @@ class Stacks:
         for number, key in enumerate(stack):
             sealed = self._layers.sealed(key)
             directory = str(self._layers.directory(key) / "fs")
+            if sealed.image:
+                directory = await self._image_directory(key)
             if sealed.implied is not None and found:
                 directory = await self._placed_directory(key, stack[:number], found, sealed.implied)
             found.append(directory)
         return found
+
+    async def _image_directory(self, key: LayerKey) -> str:
+        """The content of a layer that is an image; it is mounted when it is first needed."""
+        target = f"{await self._base()}/images/{hexadecimal(key)}"
+        if self._images.get(target) != self._helper.pid:
+            mounting = self._mounting.get(target)
+            if mounting is None:
+                mounting = self._mounting[target] = asyncio.ensure_future(self._mount_image(key, target))
+                mounting.add_done_callback(lambda _: self._mounting.pop(target, None))
+            await asyncio.shield(mounting)
+        return f"{target}/fs"
+
+    async def _mount_image(self, key: LayerKey, target: str) -> None:
+        args = {"image": str(self._layers.directory(key) / "image"), "target": target, "guest": None}
+        await work(self._helper, "attach_image", args, mapped=False)
+        self._images[target] = self._helper.pid
+
+    async def release(self, keys: Sequence[LayerKey]) -> None:
+        """Unmount the images of layers that are going to be removed."""
+        for key in keys:
+            target = f"{self._helper.base}/images/{hexadecimal(key)}"
+            if self._helper.running and self._images.pop(target, None) == self._helper.pid:
+                await work(self._helper, "detach_image", {"target": target}, mapped=False)
 
     async def _placed_directory(
         self, key: LayerKey, below_keys: Sequence[LayerKey], below: list[str], implied: tuple[str, ...]

@@ -6,7 +6,9 @@ Nothing here decides anything; every function raises OSError with the kernel's e
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import sys
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -55,6 +57,9 @@ _FSCONFIG = 431
 _FSMOUNT = 432
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
+
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -211,3 +216,36 @@ def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0, resolv
         # EAGAIN: a rename elsewhere made the kernel unable to prove that `..` stayed inside; ask again.
         if result >= 0 or ctypes.get_errno() != 11:
             return _checked(result, path)
+
+
+def join_session_keyring() -> None:
+    """Leave the session keyring this process was started with for an empty one of its own."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    _checked(_syscall(number, ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None))
+
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Act on files as another user of this user namespace; with 0, as root again, capabilities and all."""
+    # The old value is returned whatever happens: a second call with an impossible id tells the present one.
+    for call, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
+        call(ctypes.c_uint(wanted))
+        if call(ctypes.c_uint(0xFFFFFFFF)) != wanted:
+            raise OSError(1, os.strerror(1))
+
+
+def file_system_kind(descriptor: int) -> int:
+    """The magic number of the file system a descriptor, which may be an O_PATH one, is on."""
+    buffer = (ctypes.c_long * 64)()
+    _checked(_libc.fstatfs(ctypes.c_int(descriptor), ctypes.byref(buffer)))
+    return int(buffer[0]) & 0xFFFFFFFF
+
+
+def is_mount(parent: int, name: bytes) -> bool:
+    """Whether something is mounted on an entry of a directory, in the namespace the directory was opened in;
+    links are not followed."""
+    buffer = ctypes.create_string_buffer(256)
+    flags = 0x100  # AT_SYMLINK_NOFOLLOW
+    _checked(_libc.statx(ctypes.c_int(parent), ctypes.c_char_p(name), flags, ctypes.c_uint(0), buffer))
+    return bool(int.from_bytes(buffer.raw[8:16], sys.byteorder) & 0x2000)  # STATX_ATTR_MOUNT_ROOT

@@ -111,6 +111,7 @@ class LinuxWorkspace:
     async def execute(self, command: Command, output: Output, *, stdin: bytes = b"") -> Completed:
         """Run a command as a build step and wait for it."""
         root = await self.mount()
+        self._engine.runtime.check(command.network)
         network, network_mounts, network_env = await self._engine.network.for_build(
             command.network, f"{self._here}/net", self._networks
         )
@@ -145,6 +146,7 @@ class LinuxWorkspace:
                     runtime.argv(log, "run", "--bundle", bundle, "--pid-file", f"{bundle}/pid", name),
                     runtime_environment(),
                     pid_file=f"{bundle}/pid",
+                    sealed=runtime.sealable,
                 ),
                 output,
                 stdin=stdin,
@@ -155,8 +157,7 @@ class LinuxWorkspace:
             )
         finally:
             if self._helper.running:
-                await runtime.delete(name)
-                await self._helper.do(Unmount(bundle), DropPoints(root, made))
+                await runtime.delete(name, Unmount(bundle), DropPoints(root, made))
 
     async def place(self, entries: Sequence[TreeEntry]) -> None:
         """Write entries, in order."""

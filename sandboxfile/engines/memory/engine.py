@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.core.digest import hexadecimal
-from sandboxfile.core.layer import DebianBase, LayerKey, RootfsBase
-from sandboxfile.engine.base import Capability, Committed, Limits, Output, Stack
+from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
+from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.memory.base import add_program, base_tree, unpack_tar, write_status
 from sandboxfile.engines.memory.execution import check_network
 from sandboxfile.engines.memory.faults import FaultPlan, Point
-from sandboxfile.engines.memory.filesystem import Filesystem, Node, apply
+from sandboxfile.engines.memory.filesystem import Filesystem, Node, apply, difference
 from sandboxfile.engines.memory.machine import Process, Program
 from sandboxfile.engines.memory.programs import PROGRAMS
 from sandboxfile.engines.memory.sandbox import MemorySandbox
-from sandboxfile.engines.memory.workspace import Layer, MemoryWorkspace
-from sandboxfile.errors import BuildError, EngineError
+from sandboxfile.engines.memory.volumes import Disk, MemoryVolume
+from sandboxfile.engines.memory.workspace import Layer, MemoryWorkspace, committed_of
+from sandboxfile.errors import BuildError, EngineError, LimitNotEnforceable, NoSuchVolume
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class MemoryEngine:
             Capability.EXPOSE_PORT,
             Capability.KEEP_WORKSPACE,
             Capability.DIFF_ID,
+            Capability.HARD_DISK,
+            Capability.VOLUME_CAPACITY,
         }
     )
 
@@ -87,6 +90,7 @@ class MemoryEngine:
         self._workspaces: dict[str, MemoryWorkspace] = {}
         self._kept: dict[str, MemoryWorkspace] = {}
         self._sandboxes: dict[str, MemorySandbox] = {}
+        self._volumes: dict[str, MemoryVolume] = {}
         self._numbers = itertools.count(1)
 
     async def have(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
@@ -135,15 +139,57 @@ class MemoryEngine:
         limits: Limits | None = None,
         network: str = "none",
         workspace: str | None = None,
+        options: SandboxOptions | None = None,
     ) -> MemorySandbox:
-        """A sandbox on a stack, or on a kept workspace."""
+        """A sandbox on a stack, on a kept workspace, or on a volume."""
         self.faults.hit(Point.CONNECTION_LOST)
-        check_network(network)
-        nodes = self._tree(stack) if workspace is None else dict(self._kept_workspace(workspace).nodes)
+        if options is None:
+            options = SandboxOptions(limits or Limits(), network, workspace, best_effort=True)
+        check_network(options.network)
+        _check_limits(options)
+        root = self._volume(options.volume) if options.volume is not None else None
+        mounts = {path: self._volume(volume) for path, volume in options.mounts.items()}
+        for volume in (*mounts.values(), *([root] if root else [])):
+            volume.check_free()
+        if root is not None:
+            nodes, lower = root.nodes, root.lower
+        else:
+            kept = options.workspace
+            lower = self._tree(stack) if kept is None else dict(self._kept_workspace(kept).nodes)
+            nodes = Disk(lower, options.limits.disk, lower)
         identifier = f"s-{next(self._numbers)}"
-        sandbox = MemorySandbox(self, identifier, nodes, network=network, limits=limits)
+        sandbox = MemorySandbox(self, identifier, tuple(stack), nodes, lower, options, root, mounts)
         self._sandboxes[sandbox.id] = sandbox
         return sandbox
+
+    async def create_volume(
+        self,
+        volume: str,
+        capacity: int | None,
+        stack: Stack,
+        *,
+        best_effort: bool = False,  # noqa: ARG002
+    ) -> None:
+        """An empty volume on a stack. Its capacity holds to the byte."""
+        self.faults.hit(Point.CONNECTION_LOST)
+        self._volumes[volume] = MemoryVolume(volume, capacity, self._tree(stack))
+
+    async def remove_volume(self, volume: str) -> None:
+        """Forget a volume, if there is one. VolumeInUse."""
+        self.faults.hit(Point.CONNECTION_LOST)
+        if volume in self._volumes:
+            self._volumes[volume].check_free()
+            del self._volumes[volume]
+
+    async def freeze_volume(self, volume: str, definition: Definition, key: LayerKey) -> Committed:  # noqa: ARG002
+        """A layer of what a volume holds that no sandbox uses."""
+        self.faults.hit(Point.CONNECTION_LOST)
+        found = self._volume(volume)
+        found.check_free()
+        change = difference(found.lower, found.nodes)
+        committed = self.publish(Layer(change, committed_of(key, change)))
+        found.freeze()
+        return committed
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop layers; sandboxes that run have a copy of their own."""
@@ -194,6 +240,11 @@ class MemoryEngine:
         self._workspaces[workspace.id] = workspace
         return workspace
 
+    def _volume(self, identifier: str) -> MemoryVolume:
+        if identifier not in self._volumes:
+            raise NoSuchVolume(f"the volume {identifier} is not in this engine")
+        return self._volumes[identifier]
+
     def _kept_workspace(self, identifier: str) -> MemoryWorkspace:
         if identifier not in self._kept:
             raise EngineError(f"there is no kept workspace {identifier}")
@@ -206,3 +257,16 @@ class MemoryEngine:
                 raise EngineError(f"the layer {hexadecimal(key)[:16]} is not in this engine")
             apply(self._layers[key].change, nodes)
         return nodes
+
+
+def _check_limits(options: SandboxOptions) -> None:
+    """Refuse limits that mean nothing to programs that are coroutines."""
+    if options.best_effort:
+        return
+    for name in ("memory", "cpus", "pids", "open_files"):
+        if getattr(options.limits, name) is not None:
+            raise LimitNotEnforceable(
+                f"the memory engine cannot enforce a limit of {name}",
+                name,
+                hint='leave it out, or pass limits="best-effort"',
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from sandboxfile.engine.base import Capability, Command, Completed, Output
 from sandboxfile.engines.memory.accounts import credentials
@@ -14,6 +15,12 @@ from sandboxfile.engines.memory.streams import Called, Given, Sink, Source
 from sandboxfile.errors import EngineError, MissingCapability
 
 KILLED = 137
+
+
+class OutputLimit(Exception):
+    """A command has written more than it may."""
+
+
 _DEVICES = "Inter-|   Receive\n face |bytes\n{}"
 
 
@@ -67,13 +74,23 @@ async def execute(
     faults: FaultPlan,
     *,
     network: str = "none",
+    most_output: int | None = None,
 ) -> Completed:
-    """Run a command to its end, its time or its cancellation."""
+    """Run a command to its end, its time or its cancellation. It is killed once it has written more than
+    `most_output` bytes."""
     broken: list[BaseException] = []
+    written = 0
 
     def passing(stream: str) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:
+            nonlocal written
             try:
+                allowed = data if most_output is None else data[: max(0, most_output - written)]
+                written += len(data)
+                if len(allowed) < len(data):
+                    if allowed:
+                        output(stream, allowed)
+                    raise OutputLimit
                 output(stream, data)
                 faults.hit(Point.MID_OUTPUT)
             except BaseException as error:
@@ -88,9 +105,14 @@ async def execute(
         completed = await finish(machine, running, command.timeout)
     except BaseException:
         await machine.end(running.process.pid)
+        if broken and isinstance(broken[0], OutputLimit):
+            return Completed(KILLED, limit="output")
         if broken:
             raise broken[0] from None
         raise
+    if broken and isinstance(broken[0], OutputLimit):
+        await machine.end(running.process.pid)
+        return replace(completed, exit_code=KILLED, limit="output")
     if broken:
         raise broken[0]
     return completed
@@ -103,7 +125,7 @@ async def finish(machine: Machine, running: Running, timeout: float | None) -> C
     done, _ = await asyncio.wait({running.task}, timeout=timeout)
     if not done:
         await machine.end(running.process.pid)
-        return Completed(KILLED, timed_out=True, seconds=loop.time() - started)
+        return Completed(KILLED, timed_out=True, seconds=loop.time() - started, limit="timeout")
     return Completed(await running.wait(), seconds=loop.time() - started)
 
 

@@ -5,14 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sandboxfile.engine.base import Capability, Command, Completed, Limits, Output, Stdio, Terminal
+from sandboxfile.core.layer import Definition, LayerKey
+from sandboxfile.engine.base import (
+    Capability,
+    Command,
+    Committed,
+    Completed,
+    Output,
+    SandboxOptions,
+    Stdio,
+    Terminal,
+)
 from sandboxfile.engines.memory.execution import begin, execute, finish
 from sandboxfile.engines.memory.faults import Point
-from sandboxfile.engines.memory.filesystem import Node
+from sandboxfile.engines.memory.filesystem import Node, difference
+from sandboxfile.engines.memory.fs import MemoryFiles
 from sandboxfile.engines.memory.machine import Machine, Running
 from sandboxfile.engines.memory.streams import Descriptor
+from sandboxfile.engines.memory.volumes import Disk, MemoryVolume
+from sandboxfile.engines.memory.workspace import Layer, committed_of
 from sandboxfile.errors import EngineError, MissingCapability
 
 if TYPE_CHECKING:
@@ -50,33 +64,64 @@ class MemoryProcess:
 
 
 class MemorySandbox:
-    """A tree of its own, and the processes on it. Of the limits only the time is one here."""
+    """A tree of its own or a volume's, and the processes on it. Of the limits, disk and time hold."""
 
     def __init__(
         self,
         engine: MemoryEngine,
         identifier: str,
-        nodes: dict[str, Node],
-        *,
-        network: str,
-        limits: Limits | None,
+        stack: tuple[LayerKey, ...],
+        nodes: Disk,
+        lower: Mapping[str, Node],
+        options: SandboxOptions,
+        root: MemoryVolume | None,
+        mounts: Mapping[str, MemoryVolume],
     ) -> None:
         self.id = identifier
+        self.stack = stack
+        self.warnings: tuple[str, ...] = ()
+        self.pid: int | None = None
+        self._most_output = options.limits.output
         self._engine = engine
         self._nodes = nodes
-        self._network = network
+        self._lower = lower
+        self._network = options.network
+        self._root = root
+        self._mounts = mounts
         self._machine = Machine(engine.programs, engine.script)
         self._exposed: list[asyncio.Server] = []
         self._open = True
+        for volume in self._volumes:
+            volume.user = identifier
+        for path in sorted(mounts):
+            nodes.mount(path, mounts[path])
         self._expiry: asyncio.Task[None] | None = None
-        if limits is not None and limits.timeout is not None:
-            self._expiry = asyncio.get_running_loop().create_task(self._expire(limits.timeout))
+        timeout = options.timeout if options.timeout is not None else options.limits.timeout
+        if timeout is not None:
+            self._expire_in(timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether nobody closed it and its time is not over."""
+        return self._open
+
+    @property
+    def fs(self) -> MemoryFiles:
+        """Its files, from outside."""
+        return MemoryFiles(self._nodes, self._check)
 
     async def execute(self, command: Command, output: Output, *, stdin: bytes = b"") -> Completed:
         """Run a command; what it leaves in the background goes on."""
         self._check()
         return await execute(
-            self._machine, self._nodes, command, output, stdin, self._engine.faults, network=self._network
+            self._machine,
+            self._nodes,
+            command,
+            output,
+            stdin,
+            self._engine.faults,
+            network=self._network,
+            most_output=self._most_output,
         )
 
     async def spawn(
@@ -134,8 +179,34 @@ class MemorySandbox:
             raise
         return made.detach()
 
+    async def extend(self, timeout: float) -> None:
+        """End `timeout` seconds from now."""
+        self._check()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expire_in(timeout)
+
+    async def snapshot(
+        self,
+        definition: Definition,  # noqa: ARG002
+        key: LayerKey,
+        *,
+        mount: str | None = None,
+    ) -> tuple[Committed, float]:
+        """Commit what was written. Nothing runs meanwhile: the copy is one step of the event loop."""
+        self._check()
+        started = asyncio.get_running_loop().time()
+        if mount is None:
+            change = difference(self._lower, self._nodes.own())
+        elif mount in self._mounts:
+            change = difference(self._mounts[mount].lower, self._nodes.content(mount))
+        else:
+            raise EngineError(f"no volume is mounted at {mount}")
+        committed = self._engine.publish(Layer(change, committed_of(key, change)))
+        return committed, asyncio.get_running_loop().time() - started
+
     async def close(self) -> None:
-        """End every process and forget what was written."""
+        """End every process and forget what was written, except to volumes."""
         if not self._open:
             return
         self._open = False
@@ -144,8 +215,21 @@ class MemorySandbox:
         for server in self._exposed:
             server.close()
         await self._machine.end()
-        self._nodes.clear()
+        for path in sorted(self._mounts, reverse=True):
+            self._mounts[path].take(self._nodes.content(path))
+            self._nodes.unmount(path)
+        for volume in self._volumes:
+            volume.user = None
+        if self._root is None:
+            self._nodes.clear()
         self._engine.ended(self)
+
+    @property
+    def _volumes(self) -> tuple[MemoryVolume, ...]:
+        return (*self._mounts.values(), *([self._root] if self._root is not None else []))
+
+    def _expire_in(self, seconds: float) -> None:
+        self._expiry = asyncio.get_running_loop().create_task(self._expire(seconds))
 
     async def _expire(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

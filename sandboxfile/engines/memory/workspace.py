@@ -96,7 +96,7 @@ class MemoryWorkspace:
         change = Change(change.nodes, change.removed, frozenset(self._implied), follow=detached)
         self._engine.faults.hit(Point.BEFORE_COMMIT)
         self._open = False
-        committed = self._engine.publish(Layer(change, _committed(key, change)))
+        committed = self._engine.publish(Layer(change, committed_of(key, change)))
         self._engine.forget(self)
         self._engine.faults.hit(Point.AFTER_RENAME)
         return committed
@@ -134,7 +134,8 @@ def _bytes_of(entry: TreeEntry) -> bytes:
     return content
 
 
-def _committed(key: LayerKey, change: Change) -> Committed:
+def committed_of(key: LayerKey, change: Change) -> Committed:
+    """What is told about a layer."""
     size = sum(len(node.content) for node in change.nodes.values())
     return Committed(key, _diff_id(change), size, len(change.nodes) + len(change.removed))
 

@@ -22,7 +22,13 @@ TASKS = {
     "bootstrap": "sandboxfile.engines.linux.worker.bootstrap",
     "attach": "sandboxfile.engines.linux.worker.guest",
     "detach": "sandboxfile.engines.linux.worker.guest",
+    "files": "sandboxfile.engines.linux.worker.files",
     "block": "sandboxfile.engines.linux.worker.guest",
+    "copy": "sandboxfile.engines.linux.worker.volumes",
+    "measure": "sandboxfile.engines.linux.worker.volumes",
+    "attach_image": "sandboxfile.engines.linux.worker.volumes",
+    "detach_image": "sandboxfile.engines.linux.worker.volumes",
+    "take_away": "sandboxfile.engines.linux.worker.volumes",
 }
 
 

@@ -1,0 +1,1 @@
+"""Volumes, snapshots and sandboxes, as programs use them."""

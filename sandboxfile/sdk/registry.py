@@ -1,0 +1,86 @@
+"""The sandboxes that run, of every client of a store: one file each, which its client holds locked for as
+long as it lives. The kernel drops the lock with the client, so a file without it speaks of the dead."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandboxfile.store.failure import reported
+from sandboxfile.store.locks import acquire, try_acquire
+
+
+@dataclass(frozen=True)
+class SandboxInfo:
+    """A sandbox that runs. Times are seconds since the epoch.
+
+    root:     slug of the volume or snapshot it was made from
+    ends_at:  when it ends by itself, None when it lasts as long as its client
+    url:      where its first exposed port is
+    client:   process id of the client that has it
+    """
+
+    id: str
+    root: str
+    created_at: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ends_at: float | None = None
+    url: str | None = None
+    client: int = 0
+
+
+class Entry:
+    """The file of one sandbox of this client."""
+
+    def __init__(self, directory: Path, info: SandboxInfo) -> None:
+        self.info = info
+        self._path = directory / f"{info.id}.json"
+        with reported("noting a sandbox"):
+            self._descriptor = acquire(self._path, fcntl.LOCK_EX)
+        self.write(info)
+
+    def write(self, info: SandboxInfo) -> None:
+        """Say something new of it."""
+        self.info = info
+        content = json.dumps(asdict(info)).encode()
+        with reported("noting a sandbox"):
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+
+    def remove(self) -> None:
+        """It has ended. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def running(directory: Path) -> tuple[SandboxInfo, ...]:
+    """Every sandbox whose client lives, newest first. Files of dead clients are removed."""
+    found = []
+    with reported("looking at the sandboxes"):
+        for name in sorted(os.listdir(directory)):
+            path = directory / name
+            dead = try_acquire(path, fcntl.LOCK_EX, create=False)
+            if dead is not None:
+                path.unlink(missing_ok=True)
+                os.close(dead)
+                continue
+            info = _info(path)
+            if info is not None:
+                found.append(info)
+    return tuple(sorted(found, key=lambda info: (-info.created_at, info.id)))
+
+
+def _info(path: Path) -> SandboxInfo | None:
+    """What a living client's file says; None while it is being written, or when it is gone."""
+    try:
+        document: Any = json.loads(path.read_bytes())
+        return SandboxInfo(**document)
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,271 @@
+"""`client.sandboxes`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sandboxfile.build.result import SnapshotInfo
+from sandboxfile.engine.base import Limits, SandboxOptions
+from sandboxfile.errors import NoSuchSandbox, NoSuchSnapshot, SandboxElsewhere, UsageError
+from sandboxfile.sdk import arguments
+from sandboxfile.sdk.attachment import Attachment, attach
+from sandboxfile.sdk.registry import Entry, SandboxInfo, running
+from sandboxfile.sdk.sandbox import AsyncSandbox, Origin
+from sandboxfile.sdk.session import Session, new_id
+from sandboxfile.sdk.volumes import LIMITS, VolumeInfo, config_text, slug_of
+
+NETWORKS = ("none", "full", "filtered")
+PRIVILEGES = ("none", "sudo")
+MOST_PIDS = 4_194_304
+
+Taken = list[Attachment]
+Root = str | VolumeInfo | SnapshotInfo
+"""A volume (slug or id) or a snapshot (slug or name), or as it was told."""
+
+
+class AsyncSandboxes:
+    """Running sandboxes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._own: dict[str, AsyncSandbox] = {}
+
+    async def create(
+        self,
+        root: Root | None = None,
+        *,
+        port: int | None = None,
+        timeout: arguments.Duration | None = None,
+        memory: arguments.Size | None = None,
+        cpus: float | None = None,
+        pids: int | None = None,
+        disk: arguments.Size | None = None,
+        open_files: int | None = None,
+        output: arguments.Size | None = None,
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        volumes: Mapping[str, str | VolumeInfo] | None = None,
+        network: str | None = None,
+        privileges: str = "none",
+        limits: str = "strict",
+        region: str | None = None,
+    ) -> AsyncSandbox:
+        """Boot a sandbox. What is not given is as the snapshot's Sandboxfile says.
+
+        root:       the volume or snapshot it boots from
+        port:       exposed at `url`
+        timeout:    the sandbox ends this long from now; without it, with its client
+        memory, cpus, pids, disk, open_files: what it may use at most; `disk` is of its throw-away layer
+        output:     bytes that one `sh` may write
+        env:        variables of its commands, beside the snapshot's
+        labels:     at most 5, for `list`
+        volumes:    volumes by the directory where each is mounted
+        network:    `none` or `full`
+        privileges: `sudo` lets setuid programs work in it
+        limits:     `best-effort` takes limits that this host cannot strictly enforce; see `warnings`
+
+        NoSuchSnapshot, VolumeInUse, LimitNotEnforceable.
+        """
+        if root is None:
+            raise UsageError("a sandbox needs a `root`", hint="name a volume or a snapshot")
+        target = slug_of(root, "root")
+        number = arguments.port(port) if port is not None else None
+        given = {
+            "memory": arguments.size(memory, "memory", arguments.LEAST_MEMORY),
+            "cpus": arguments.cpus(cpus),
+            "pids": arguments.count(pids, "pids", 2, MOST_PIDS),
+            "disk": arguments.size(disk, "disk", arguments.LEAST_DISK),
+            "open_files": arguments.count(open_files, "open_files", 8, 1 << 20),
+            "output": arguments.size(output, "output", 1),
+        }
+        seconds = arguments.seconds(timeout)
+        variables, named = arguments.variables(env), arguments.labels(labels)
+        mounts = arguments.mounts(volumes, slug_of)
+        arguments.region(region)
+        mode = arguments.choice(network, "network", NETWORKS) if network is not None else None
+        options = SandboxOptions(
+            privileges=arguments.choice(privileges, "privileges", PRIVILEGES),
+            best_effort=arguments.choice(limits, "limits", LIMITS) == "best-effort",
+            timeout=seconds,
+        )
+        async with contextlib.AsyncExitStack() as undo:
+            attachments: Taken = []
+            origin = await self._origin(target, attachments, undo)
+            options = replace(
+                options,
+                limits=_limits(origin.config, given),
+                network=mode or config_text(origin.config, "network", "none"),
+                volume=attachments[0].record.id if attachments else None,
+                mounts=mounts,
+            )
+            variables = {**_texts(origin.config.get("env")), **variables}
+            origin = replace(origin, options=options, labels=named)
+            sandbox = await self._boot(origin, variables, attachments, undo)
+            if number is not None:
+                undo.push_async_callback(sandbox.kill)
+                await sandbox.expose_http(number)
+            undo.pop_all()
+            return sandbox
+
+    async def get(self, sandbox: str | SandboxInfo | AsyncSandbox) -> SandboxInfo:
+        """What is known of a sandbox that runs, of any client. NoSuchSandbox."""
+        wanted = _id_of(sandbox)
+        for info in await self.list():
+            if info.id == wanted:
+                return info
+        raise NoSuchSandbox(f"no sandbox that runs is called `{wanted}`", hint="it may have ended")
+
+    async def list(self, *, labels: Mapping[str, str] | None = None) -> tuple[SandboxInfo, ...]:
+        """Every sandbox that runs, of all clients of the store, newest first; with `labels`, those that have
+        all of them."""
+        wanted = arguments.labels(labels).items()
+        await self._bury()
+        return tuple(info for info in running(self._session.store.sandboxes) if wanted <= info.labels.items())
+
+    async def connect(self, sandbox: str | SandboxInfo | AsyncSandbox) -> AsyncSandbox:
+        """The sandbox of an id, to be used. NoSuchSandbox; SandboxElsewhere when it is another client's,
+        since a sandbox is reached through the client that made it."""
+        wanted = _id_of(sandbox)
+        await self._bury()
+        own = self._own.get(wanted)
+        if own is not None:
+            return own
+        info = await self.get(wanted)
+        raise SandboxElsewhere(
+            f"the sandbox {info.id} belongs to another client, process {info.client}",
+            hint="use it in the program that created it, or reach it at its exposed URL",
+        )
+
+    def user_of(self, volume: str) -> AsyncSandbox | None:
+        """The sandbox of this client that has a volume, by the volume's id."""
+        return next((each for each in self._own.values() if volume in each.volume_ids and each.alive), None)
+
+    async def close(self) -> None:
+        """End every sandbox of this client. The first failure is raised once all were tried."""
+        ended = await asyncio.gather(*(each.close() for each in self._own.values()), return_exceptions=True)
+        for failure in ended:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def _origin(self, target: str, attachments: Taken, undo: contextlib.AsyncExitStack) -> Origin:
+        """What a root stands for. A volume is taken."""
+        index = self._session.store.index
+        config: Mapping[str, Any]
+        volume = index.volumes.find(target)
+        if volume is None:
+            try:
+                snapshot = index.find(target)
+            except NoSuchSnapshot as error:
+                raise NoSuchSnapshot(
+                    f"no volume and no snapshot is called `{target}`", hint=error.hint
+                ) from None
+            slug, stack, config = snapshot.slug, snapshot.layers, snapshot.config
+            index.touch_snapshot(slug)
+        else:
+            root = await self._attach(volume.id, undo)
+            attachments.append(root)
+            slug, stack, config = root.record.slug, root.record.stack, root.record.config
+        if not self._session.is_bootable(stack):
+            raise UsageError(
+                f"`{slug}` holds no system to boot from",
+                hint="make a volume `from_=` a snapshot that does, and mount this one with `volumes=`",
+            )
+        cwd, user = config_text(config, "workdir", "/"), config_text(config, "user", "root")
+        return Origin(slug, stack, config, SandboxOptions(), cwd, user)
+
+    async def _attach(self, target: str, undo: contextlib.AsyncExitStack) -> Attachment:
+        await self._bury()
+        attachment = await attach(self._session, target)
+        undo.callback(attachment.release)
+        return attachment
+
+    async def _boot(
+        self,
+        origin: Origin,
+        env: dict[str, str],
+        attachments: Taken,
+        undo: contextlib.AsyncExitStack,
+        pause: float = 0.0,
+    ) -> AsyncSandbox:
+        """Take the volumes to mount and start. Whatever was taken is in `undo` until the caller has it."""
+        store = self._session.store
+        mounts = {}
+        for path, volume in origin.options.mounts.items():
+            known = store.index.volumes.get(volume)
+            if any(each.record.id == known.id for each in attachments):
+                raise UsageError(f"`volumes` has the volume `{known.slug}` at {path} a second time")
+            taken = await self._attach(known.id, undo)
+            attachments.append(taken)
+            mounts[path] = taken.record.id
+        layers = [*origin.stack]
+        for each in attachments:
+            layers += each.record.stack
+        held = undo.enter_context(store.uses.hold(layers=layers))
+        await self._session.require(layers, f"`{origin.root}`")
+        options = replace(origin.options, mounts=mounts)
+        booted = await self._session.engine.start(origin.stack, options=options)
+        undo.push_async_callback(booted.close)
+        now = time.time()
+        ends_at = now + options.timeout if options.timeout is not None else None
+        info = SandboxInfo(new_id("sbx"), origin.root, now, dict(origin.labels), ends_at, None, os.getpid())
+        entry = Entry(store.sandboxes, info)
+        undo.callback(entry.remove)
+        for each in attachments:
+            each.name_user(info.id)
+        sandbox = AsyncSandbox(
+            self._session,
+            booted,
+            replace(origin, options=options),
+            entry,
+            env=env,
+            held=held,
+            attachments=tuple(attachments),
+            fork=self._forked,
+            ended=self._forget,
+            pause=pause,
+        )
+        self._own[sandbox.id] = sandbox
+        return sandbox
+
+    async def _forked(self, origin: Origin, env: dict[str, str], pause: float) -> AsyncSandbox:
+        async with contextlib.AsyncExitStack() as undo:
+            sandbox = await self._boot(origin, env, [], undo, pause)
+            undo.pop_all()
+            return sandbox
+
+    def _forget(self, sandbox: AsyncSandbox) -> None:
+        self._own.pop(sandbox.id, None)
+
+    async def _bury(self) -> None:
+        """Give back what sandboxes of this client had that ended by themselves."""
+        for sandbox in [each for each in self._own.values() if not each.alive]:
+            await sandbox.close()
+
+
+def _limits(config: Mapping[str, Any], given: Mapping[str, Any]) -> Limits:
+    """The limits that were given, else the configuration's."""
+    resources = config.get("resources") or {}
+    said = {
+        "memory": int(resources["memory"]) if "memory" in resources else None,
+        "cpus": float(resources["cpus"]) if "cpus" in resources else None,
+        "pids": int(resources["pids"]) if "pids" in resources else None,
+        "disk": int(resources["disk"]) if "disk" in resources else None,
+    }
+    return Limits(**{**said, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(name): str(text) for name, text in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _id_of(sandbox: object) -> str:
+    text = sandbox if isinstance(sandbox, str) else getattr(sandbox, "id", None)
+    if not isinstance(text, str) or not text:
+        raise UsageError(f"`sandbox` cannot be {sandbox!r}", hint="write the id of a sandbox")
+    return text
