@@ -66,3 +66,13 @@ def test_an_older_kernel_is_told_which_one_is_wanted(monkeypatch: pytest.MonkeyP
     assert probing._kernel() == Requirement(
         "kernel", False, "Linux 5.4.0-1-amd64", "upgrade to Linux 5.13 or newer"
     )
+
+
+def test_a_store_that_cannot_be_looked_at_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(probing.Path, "exists", refuse)
+    found = probing._disk(Path("/somebody/store"))
+    assert not found.ok
+    assert "SANDBOXFILE_HOME" in found.remedy

@@ -67,6 +67,8 @@ def python(user: User, tmp_path: Path) -> Path:
 
 def test_the_suite_passes_for_an_ordinary_user(user: User, python: Path) -> None:
     options = ("-p", "no:cacheprovider", "--basetemp", user.home / "run", "-q", "tests/security")
-    done = user.run(python, "-m", "pytest", *options, CI="", SANDBOXFILE_TEST_HOME=str(user.home / "store"))
+    store = str(user.home / "store")
+    homes = {"SANDBOXFILE_HOME": store, "SANDBOXFILE_TEST_HOME": store}
+    done = user.run(python, "-m", "pytest", *options, CI="", **homes)
     user.run(python, "-m", "sandboxfile", "--home", user.home / "store", "cache", "gc", "--all")
     assert done.returncode == 0, done.stdout + done.stderr

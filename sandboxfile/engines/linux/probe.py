@@ -214,9 +214,13 @@ def _uv() -> Requirement:
 
 def _disk(home: Path) -> Requirement:
     there = home
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    try:
+        while not there.exists():
+            there = there.parent
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        remedy = "set SANDBOXFILE_HOME to a directory of your own"
+        return Requirement("disk space", False, f"{home}: {(error.strerror or '').lower()}", remedy)
     detail = f"{free / (1 << 30):.1f} GB free at {there}"
     return Requirement("disk space", free >= _DISK, detail, "" if free >= _DISK else "sandboxfile cache gc")
 
