@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -501,18 +502,21 @@ class AsyncClient:
         from sandboxfile.core.layer import LayerKey
 
         stack = tuple(LayerKey(Digest(key)) for key in snapshot.layers)
-        hold = self.store.uses.hold(layers=stack)
-        missing = set(stack) - await self._present(stack)
-        if missing:
-            hold.release()
-            raise NoSuchSnapshot(
-                f"{plural(len(missing), 'layer')} of the snapshot {snapshot.slug} "
-                f"{'is' if len(missing) == 1 else 'are'} no longer in the store",
-                hint="build it again",
-            )
-        self.store.index.touch_snapshot(snapshot.slug)
-        mode = network if network is not None else str(snapshot.config.get("network") or "none")
-        return await self.engine.start(stack, limits=_limits(snapshot.config), network=mode)
+        with ExitStack() as undo:
+            undo.enter_context(self.store.uses.hold(layers=stack))
+            missing = set(stack) - await self._present(stack)
+            if missing:
+                raise NoSuchSnapshot(
+                    f"{plural(len(missing), 'layer')} of the snapshot {snapshot.slug} "
+                    f"{'is' if len(missing) == 1 else 'are'} no longer in the store",
+                    hint="build it again",
+                )
+            self.store.index.touch_snapshot(snapshot.slug)
+            mode = network if network is not None else str(snapshot.config.get("network") or "none")
+            sandbox = await self.engine.start(stack, limits=_limits(snapshot.config), network=mode)
+            # What runs keeps its layers until this client is closed.
+            undo.pop_all()
+        return sandbox
 
     async def debug(self, project: Project) -> tuple[Sandbox, Command, str]:
         """A sandbox in the state that this project's last failed step or check left, the command that
@@ -527,13 +531,16 @@ class AsyncClient:
                 hint="`sandboxfile shell` opens a shell in the built environment",
             )
         command, stack = command_of_record(failure.command)
-        self.store.uses.hold(layers=stack)
-        if set(stack) - await self._present(stack):
-            raise EngineError(
-                f"the layers below the failed `{failure.layer}` are no longer in the store",
-                hint="run `sandboxfile build` again",
-            )
-        sandbox = await self.engine.start(stack, network=command.network, workspace=failure.workspace or None)
+        with ExitStack() as undo:
+            undo.enter_context(self.store.uses.hold(layers=stack))
+            if set(stack) - await self._present(stack):
+                raise EngineError(
+                    f"the layers below the failed `{failure.layer}` are no longer in the store",
+                    hint="run `sandboxfile build` again",
+                )
+            kept = failure.workspace or None
+            sandbox = await self.engine.start(stack, network=command.network, workspace=kept)
+            undo.pop_all()
         return sandbox, command, str(failure.command.get("message", failure.layer))
 
     # Looking after the store.
