@@ -8,36 +8,30 @@ has to be over before they would be loaded.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandboxfile.build.project import LOCK_NAME, Project, find_file, load_project
+from sandboxfile.build.project import Project, find_file, load_project
 from sandboxfile.build.result import BuildResult, SnapshotInfo
 from sandboxfile.core.event import Notice, NullReporter, Reporter
 from sandboxfile.core.units import plural
-from sandboxfile.errors import EngineError, FetchError, LockStale, NoSuchSnapshot, UsageError
+from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
-    from sandboxfile.build.builder import Builder
-    from sandboxfile.build.failed import FailedStep
-    from sandboxfile.build.lockmaker import BuildStack
-    from sandboxfile.core.digest import Digest
+    from sandboxfile.build.projects import Projects
     from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
     from sandboxfile.engines.linux.probe import Requirement
-    from sandboxfile.inputs.context import ContextTree
-    from sandboxfile.inputs.download import Downloader
     from sandboxfile.inputs.settings import Settings
-    from sandboxfile.plan.model import Plan, PlannedFetch, Reconciled
+    from sandboxfile.plan.model import Reconciled
     from sandboxfile.sdk.sandboxes import AsyncSandboxes
     from sandboxfile.sdk.session import Session
     from sandboxfile.sdk.snapshots import AsyncSnapshots
     from sandboxfile.sdk.volumes import AsyncVolumes
-    from sandboxfile.spec.lock import LockedBase, Lockfile
+    from sandboxfile.spec.lock import Lockfile
     from sandboxfile.store.records import LayerRecord, SnapshotRecord
     from sandboxfile.store.store import Store
 
@@ -110,10 +104,20 @@ class AsyncClient:
         return self._opened
 
     @cached_property
+    def _parts(self) -> _Parts:
+        return _Parts(self)
+
+    @cached_property
+    def _projects(self) -> Projects:
+        from sandboxfile.build.projects import Projects
+
+        return Projects(self._parts)
+
+    @cached_property
     def _session(self) -> Session:
         from sandboxfile.sdk.session import Session
 
-        return Session(self.store, self.engine, self._present, self.reporter)
+        return Session(self.store, self.engine, self._parts.present, self.reporter)
 
     @cached_property
     def sandboxes(self) -> AsyncSandboxes:
@@ -136,12 +140,6 @@ class AsyncClient:
 
         return AsyncSnapshots(self._session)
 
-    @cached_property
-    def _downloader(self) -> Downloader:
-        from sandboxfile.inputs.download import Downloader
-
-        return Downloader(self.store.blobs, self.settings, self.reporter)
-
     # Reading.
 
     def load(
@@ -154,12 +152,7 @@ class AsyncClient:
         """Find and read a Sandboxfile. Raises SpecError with every issue, UsageError when there is none."""
         return load_project(find_file(file, directory), params)
 
-    def _scan(self, project: Project) -> ContextTree:
-        from sandboxfile.inputs.context import scan
-
-        return scan(project.directory, project.sandboxfile.files, cache=self.store.index.stat_cache())
-
-    # Locking.
+    # Projects.
 
     async def lock(
         self,
@@ -171,153 +164,18 @@ class AsyncClient:
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
         those. Returns the lock and what changed, one line each (empty: it was already right)."""
-        from sandboxfile.core.digest import digest_bytes
-
-        name = f"lock-{digest_bytes(str(project.lock_path).encode())}"
-        async with self.store.locks.exclusive(name, on_wait=self._tell_waiting("the lock")):
-            # The lock is read after the wait: whoever held it may have done the work.
-            lock, changes = await self._resolve(project, update=update, refresh=refresh, offline=offline)
-            project.write_lock(lock)
-        return lock, changes
-
-    async def _resolve(
-        self,
-        project: Project,
-        *,
-        update: Sequence[str] | None = None,
-        refresh: bool = False,
-        offline: bool = False,
-    ) -> tuple[Lockfile, tuple[str, ...]]:
-        """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
-        from dataclasses import replace
-
-        from sandboxfile.build.lockmaker import make_lock
-        from sandboxfile.spec.lock import Lockfile
-
-        async def build_base(base: LockedBase) -> Digest | None:
-            stack = await self._build_packages(project, Lockfile(base=base), offline)
-            record = self.store.index.layer(stack[-1])
-            return record.diff_id if record else None
-
-        requests, constraints = project.pip_inputs
-        # Constraints named in a requirements file count as well.
-        pip = replace(project.sandboxfile.pip, constraints=tuple(constraints))
-        return await make_lock(
-            replace(project.sandboxfile, pip=pip),
-            project.requests,
-            requests,
-            project.read_lock(),
-            directory=project.directory,
-            engine=self.engine,
-            store=self.store,
-            settings=self.settings,
-            reporter=self.reporter,
-            build_base=build_base,
-            build_stack=self._stack_builder(project, offline),
-            update=update,
-            refresh=refresh,
-            offline=offline,
-        )
-
-    def _stack_builder(self, project: Project, offline: bool) -> BuildStack:
-        """Builds what wheels are built from source on: the base and the apt layers of a lock."""
-        from dataclasses import replace
-
-        async def build_stack(lock: Lockfile) -> Sequence[LayerKey]:
-            groups = tuple(replace(group, pip=None) for group in lock.groups)
-            return await self._build_packages(project, replace(lock, groups=groups), offline)
-
-        return build_stack
-
-    async def _build_packages(self, project: Project, lock: Lockfile, offline: bool) -> tuple[LayerKey, ...]:
-        """Build the base and the package layers of a lock in the making; their keys, lowest first."""
-        from dataclasses import replace
-
-        from sandboxfile.build.builder import Outcomes
-        from sandboxfile.plan.planner import plan
-
-        packages = replace(project.sandboxfile, files=(), run=(), verify=())
-        planned = plan(packages, lock, ())
-        with self.store.uses.hold(layers=planned.stack, blobs=_blobs_of(planned)):
-            builder = self._builder(project, lock, None, offline=offline)
-            await builder.build_layers(await self._reconcile(planned, None), Outcomes())
-        return planned.stack
+        return await self._projects.lock(project, update=update, refresh=refresh, offline=offline)
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""
-        self._current_lock(project)
-
-    def _current_lock(self, project: Project) -> Lockfile:
-        from sandboxfile.spec.staleness import after_merge, differences
-
-        lock = project.read_lock()
-        if lock is None:
-            raise LockStale(
-                f"there is no {LOCK_NAME}",
-                ("the Sandboxfile was never locked",),
-                hint="run `sandboxfile lock`",
-            )
-        broken = after_merge(lock)
-        found = differences(lock, project.requests)
-        if broken or found:
-            texts = tuple(d.text for d in found)
-            raise LockStale(
-                f"{LOCK_NAME} does not answer the Sandboxfile",
-                (*((broken,) if broken else ()), *texts),
-                hint="run `sandboxfile lock`",
-            )
-        return lock
-
-    # Planning.
+        self._projects.check_lock(project)
 
     async def plan(
         self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
     ) -> Reconciled:
         """What a build would do, and why. Nothing is written: requests that the lock does not answer are
         resolved for this plan only, unless `locked` makes them LockStale."""
-        try:
-            lock = self._current_lock(project)
-        except LockStale:
-            if locked:
-                raise
-            lock, changes = await self._resolve(project, offline=offline)
-            self.reporter.emit(
-                Notice("info", f"{LOCK_NAME} is not up to date; a build would write: {', '.join(changes)}")
-            )
-        return await self._plan(project, lock, self._scan(project), force)
-
-    async def _plan(
-        self, project: Project, lock: Lockfile, context: ContextTree, force: Sequence[str] = ()
-    ) -> Reconciled:
-        from sandboxfile.plan.planner import plan
-
-        planned = plan(project.sandboxfile, lock, context.entries)
-        return await self._reconcile(planned, project.environment, force)
-
-    async def _reconcile(self, plan: Plan, environment: str | None, force: Sequence[str] = ()) -> Reconciled:
-        from sandboxfile.plan.reconcile import reconcile
-
-        index = self.store.index
-        wanted = {sha256 for fetch in plan.fetches for sha256, _, _ in fetch.items}
-        head = index.head(environment) if environment else None
-        return reconcile(
-            plan,
-            have=await self._present(plan.stack),
-            blobs=wanted - set(self.store.blobs.missing(wanted)),
-            passed=index.passed([check.key for check in plan.checks]),
-            published=index.snapshot(plan.slug) is not None,
-            previous=head.definitions if head else None,
-            force=force,
-        )
-
-    async def _present(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
-        """Which layers are there. The linux engine keeps its layers in the store, whose index answers
-        without an engine; others are asked."""
-        if self._engine_name == "linux":
-            return self.store.index.layers_present(keys)
-        return await self.engine.have(keys)
-
-    # Building.
+        return await self._projects.plan(project, locked=locked, offline=offline, force=force)
 
     async def build(
         self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
@@ -326,141 +184,14 @@ class AsyncClient:
 
         With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended.
         """
-        from sandboxfile.build.builder import Outcomes
-
-        started = time.monotonic()
-        changes: tuple[str, ...] = ()
-        try:
-            lock = self._current_lock(project)
-        except LockStale:
-            if locked:
-                raise
-            lock, changes = await self.lock(project, offline=offline)
-        context = self._scan(project)
-        reconciled = await self._plan(project, lock, context, force)
-        plan = reconciled.plan
-        outcomes = Outcomes()
-        builder = self._builder(project, lock, context, offline=offline)
-        with self.store.uses.hold(layers=plan.stack, blobs=_blobs_of(plan)):
-            await builder.build_layers(reconciled, outcomes)
-            async with self.store.locks.exclusive(
-                f"snapshot-{plan.slug}", on_wait=self._tell_waiting("the checks")
-            ):
-                await builder.check(reconciled, outcomes)
-                self._publish(project, plan)
-        self._remember(project, context, plan.slug)
-        return BuildResult(
-            slug=plan.slug,
-            built=tuple(outcomes.built),
-            reused=tuple(outcomes.reused),
-            checked=tuple(outcomes.checked),
-            seconds=time.monotonic() - started,
-            lock_changes=changes,
-        )
-
-    def _builder(
-        self, project: Project, lock: Lockfile, context: ContextTree | None, *, offline: bool = False
-    ) -> Builder:
-        from sandboxfile.build.builder import Builder
-        from sandboxfile.build.layers import Ingredients
-        from sandboxfile.build.wanted import wanted_of
-        from sandboxfile.build.wheel_build import restore_built
-        from sandboxfile.inputs.environment import secret_values
-
-        used = {name for step in project.sandboxfile.run for name in step.secrets}
-        declared = [secret for secret in project.sandboxfile.secrets if secret.name in used]
-        secrets = secret_values(declared, os.environ, project.directory) if declared else {}
-
-        async def fetch(planned: PlannedFetch) -> None:
-            built = {row.sha256 for row in lock.installed_wheels() if row.built}
-            if self.store.blobs.missing(built & {sha256 for sha256, _, _ in planned.items}):
-                await restore_built(
-                    lock,
-                    pip=project.sandboxfile.pip,
-                    directory=project.directory,
-                    engine=self.engine,
-                    store=self.store,
-                    settings=self.settings,
-                    reporter=self.reporter,
-                    build_stack=self._stack_builder(project, offline),
-                    offline=offline,
-                )
-            if offline:
-                missing = self.store.blobs.missing(sha256 for sha256, _, _ in planned.items)
-                raise FetchError(
-                    f"`{planned.layer}` needs {plural(len(missing), 'file')} that the store does not have",
-                    hint="build once without --offline",
-                )
-            wanted = wanted_of(
-                planned,
-                spec=project.sandboxfile,
-                lock=lock,
-                directory=project.directory,
-                settings=self.settings,
-                cache=self.store.indexes,
-            )
-            await self._downloader.fetch(wanted, task=planned.name)
-
-        return Builder(
-            engine=self.engine,
-            store=self.store,
-            reporter=self.reporter,
-            fetch=fetch,
-            present=self._present,
-            ingredients=Ingredients(inline=context.inline if context else {}, secrets=secrets),
-            on_failed=lambda failed: self._keep_failure(project, failed),
-        )
-
-    def _keep_failure(self, project: Project, failed: FailedStep) -> None:
-        from sandboxfile.store.records import Failure
-
-        self.store.index.set_failure(
-            Failure(project.environment, failed.workspace, failed.error.layer, failed.record())
-        )
-
-    def _publish(self, project: Project, plan: Plan) -> None:
-        from sandboxfile.core.digest import record_of
-        from sandboxfile.plan.diff import records
-        from sandboxfile.store.records import Head, SnapshotRecord
-
-        index = self.store.index
-        now = time.time()
-        config = {
-            **record_of(plan.config),
-            "resources": dict(plan.config.resources),
-            "labels": dict(plan.config.labels),
-        }
-        if plan.config.start is not None:
-            config["start"]["timeout"] = plan.config.start.timeout
-        index.publish(SnapshotRecord(plan.slug, plan.key, plan.name, plan.stack, config, now, now))
-        layers = {layer.name: layer.key for layer in plan.layers}
-        index.set_head(Head(project.environment, plan.slug, layers, records(plan)))
-        index.clear_failure(project.environment)
+        return await self._projects.build(project, locked=locked, offline=offline, force=force)
 
     async def verify(self, project: Project) -> tuple[str, ...]:
         """Run every check of a built project again, remembered or not; names of the checks.
 
         Raises BuildError when the project is not built, VerifyFailed when a check fails.
         """
-        from sandboxfile.build.builder import Outcomes
-        from sandboxfile.errors import BuildError
-
-        lock = self._current_lock(project)
-        context = self._scan(project)
-        reconciled = await self._plan(project, lock, context)
-        if reconciled.builds:
-            raise BuildError(
-                f"{plural(len(reconciled.builds), 'layer')} of this environment "
-                f"{'is' if len(reconciled.builds) == 1 else 'are'} not built",
-                hint="run `sandboxfile build`, which verifies as well",
-            )
-        outcomes = Outcomes()
-        with self.store.uses.hold(layers=reconciled.plan.stack):
-            builder = self._builder(project, lock, context)
-            await builder.check(reconciled, outcomes, every=True)
-        return tuple(outcomes.checked)
-
-    # Nothing changed, nothing done.
+        return await self._projects.verify(project)
 
     def unchanged(
         self,
@@ -473,19 +204,7 @@ class AsyncClient:
         anything; None when that cannot be said."""
         from sandboxfile.build.memo import recall
 
-        return recall(self.store, find_file(file, directory), params or {}, self._memo_salt)
-
-    def _remember(self, project: Project, context: ContextTree, slug: str) -> None:
-        from sandboxfile.build.memo import remember
-
-        remember(self.store, project, context, slug, self._memo_salt)
-        self.store.index.flush()
-
-    @property
-    def _memo_salt(self) -> str:
-        from sandboxfile import __version__
-
-        return f"{__version__} {self._engine_name}"
+        return recall(self.store, find_file(file, directory), params or {}, self._parts.memo_salt)
 
     # Using.
 
@@ -504,7 +223,7 @@ class AsyncClient:
         stack = tuple(LayerKey(Digest(key)) for key in snapshot.layers)
         with ExitStack() as undo:
             undo.enter_context(self.store.uses.hold(layers=stack))
-            missing = set(stack) - await self._present(stack)
+            missing = set(stack) - await self._parts.present(stack)
             if missing:
                 raise NoSuchSnapshot(
                     f"{plural(len(missing), 'layer')} of the snapshot {snapshot.slug} "
@@ -533,7 +252,7 @@ class AsyncClient:
         command, stack = command_of_record(failure.command)
         with ExitStack() as undo:
             undo.enter_context(self.store.uses.hold(layers=stack))
-            if set(stack) - await self._present(stack):
+            if set(stack) - await self._parts.present(stack):
                 raise EngineError(
                     f"the layers below the failed `{failure.layer}` are no longer in the store",
                     hint="run `sandboxfile build` again",
@@ -608,13 +327,6 @@ class AsyncClient:
         for entry in entries:
             await self.engine.delete_tree(entry)
 
-    def _tell_waiting(self, what: str) -> Callable[[int | None], None]:
-        def tell(pid: int | None) -> None:
-            who = f"process {pid}" if pid else "another process"
-            self.reporter.emit(Notice("info", f"waiting for {what}: {who} is at it"))
-
-        return tell
-
     async def close(self) -> None:
         """Release everything: sandboxes end, mounts go. May be called twice."""
         if "sandboxes" in self.__dict__:
@@ -636,8 +348,37 @@ class AsyncClient:
         await self.close()
 
 
-def _blobs_of(plan: Plan) -> frozenset[str]:
-    return frozenset(sha256 for fetch in plan.fetches for sha256, _, _ in fetch.items)
+class _Parts:
+    """What building uses of a client; nothing is made before it is needed."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self.reporter = client.reporter
+
+    @property
+    def store(self) -> Store:
+        return self._client.store
+
+    @property
+    def engine(self) -> Engine:
+        return self._client.engine
+
+    @property
+    def settings(self) -> Settings:
+        return self._client.settings
+
+    @property
+    def memo_salt(self) -> str:
+        from sandboxfile import __version__
+
+        return f"{__version__} {self._client._engine_name}"
+
+    async def present(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
+        """Which layers are there. The linux engine keeps its layers in the store, whose index answers
+        without an engine; others are asked."""
+        if self._client._engine_name == "linux":
+            return self.store.index.layers_present(keys)
+        return await self.engine.have(keys)
 
 
 def _limits(config: Mapping[str, Any]) -> Limits:

@@ -17,6 +17,7 @@ from sandboxfile.spec.node import Entry, Locator, Mapping, Node, Scalar, Sequenc
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _CORE_TAGS = frozenset(_TAG + word for word in ("str", "int", "float", "bool", "null", "map", "seq"))
+_TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
 
 
 class _Open:
@@ -83,7 +84,7 @@ class _Composer:
             self._close(event, node)
             return
         if len(self.open) >= MAX_DEPTH:
-            self._stop("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", event)
+            self._stop("too-deep", _TOO_DEEP, event)
         self.open.append(_Open(event, is_mapping=isinstance(event, yaml.MappingStartEvent)))
 
     def _end(self, event: Any) -> None:
@@ -173,6 +174,9 @@ class _Composer:
             problem = (
                 getattr(error, "problem", None) or getattr(error, "context", None) or "it cannot be parsed"
             )
+            if "nesting depth" in problem:
+                # libyaml looks ahead for a key, and meets its own limit before the event of ours.
+                return Issue("too-deep", _TOO_DEEP, span)
             context = getattr(error, "context", None)
             hint = _hint(problem, self.source.line(span.line), span.column)
             related: tuple[tuple[str, Span], ...] = ()
