@@ -27,6 +27,7 @@ _HOME = {
     "sandboxfile.engine.files": ("DirectoryEntry", "FileInfo", "FileKind", "SandboxFiles"),
     "sandboxfile.errors": (
         "BuildError",
+        "CacheMiss",
         "CommandFailed",
         "EngineError",
         "FetchError",
@@ -69,6 +70,7 @@ __all__ = [
     "AsyncSandbox",
     "BuildError",
     "BuildResult",
+    "CacheMiss",
     "Capability",
     "Client",
     "Command",

@@ -23,6 +23,7 @@ from sandboxfile.engine.files import FileInfo as FileInfo
 from sandboxfile.engine.files import FileKind as FileKind
 from sandboxfile.engine.files import SandboxFiles as SandboxFiles
 from sandboxfile.errors import BuildError as BuildError
+from sandboxfile.errors import CacheMiss as CacheMiss
 from sandboxfile.errors import CommandFailed as CommandFailed
 from sandboxfile.errors import EngineError as EngineError
 from sandboxfile.errors import FetchError as FetchError

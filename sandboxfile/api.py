@@ -22,6 +22,7 @@ from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
     from sandboxfile.build.projects import Projects
+    from sandboxfile.build.why import KnownLayer
     from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
     from sandboxfile.engines.linux.probe import Requirement
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     from sandboxfile.sdk.snapshots import AsyncSnapshots
     from sandboxfile.sdk.volumes import AsyncVolumes
     from sandboxfile.spec.lock import Lockfile
-    from sandboxfile.store.records import LayerRecord, SnapshotRecord
+    from sandboxfile.store.accounting import Account
+    from sandboxfile.store.consistency import Checked
+    from sandboxfile.store.evictions import Eviction
+    from sandboxfile.store.records import LayerRecord, PastBuild, SnapshotRecord
     from sandboxfile.store.store import Store
+    from sandboxfile.store.sweep import Swept
 
 __all__ = ["AsyncClient", "BuildResult", "Project", "SnapshotInfo", "doctor"]
 
@@ -171,20 +176,37 @@ class AsyncClient:
         self._projects.check_lock(project)
 
     async def plan(
-        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        offline: bool = False,
+        force: Sequence[str] = (),
+        since: str | None = None,
     ) -> Reconciled:
         """What a build would do, and why. Nothing is written: requests that the lock does not answer are
-        resolved for this plan only, unless `locked` makes them LockStale."""
-        return await self._projects.plan(project, locked=locked, offline=offline, force=force)
+        resolved for this plan only, unless `locked` makes them LockStale. `since` is an earlier build (its
+        number or slug) to compare with, instead of the last one."""
+        return await self._projects.plan(project, locked=locked, offline=offline, force=force, since=since)
 
     async def build(
-        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        offline: bool = False,
+        force: Sequence[str] = (),
+        expect_cached: bool = False,
     ) -> BuildResult:
         """Build what is missing, verify, publish. `force` names layers to build again.
 
-        With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended.
+        With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended. With
+        `expect_cached`, which includes `locked`, anything that would be built or run is a CacheMiss, raised
+        before anything is done.
         """
-        return await self._projects.build(project, locked=locked, offline=offline, force=force)
+        return await self._projects.build(
+            project, locked=locked, offline=offline, force=force, expect_cached=expect_cached
+        )
 
     async def verify(self, project: Project) -> tuple[str, ...]:
         """Run every check of a built project again, remembered or not; names of the checks.
@@ -281,6 +303,23 @@ class AsyncClient:
         """Forget a snapshot; its layers go with the next gc."""
         self.store.index.remove_snapshot(slug)
 
+    def builds(self, project: Project) -> tuple[PastBuild, ...]:
+        """The builds of a project that are remembered, the last one first."""
+        return self.store.index.builds(project.environment)
+
+    def past_build(self, project: Project, which: str) -> PastBuild:
+        """An earlier build of a project, by its number or slug. UsageError."""
+        from sandboxfile.build.why import past_build
+
+        return past_build(self.store, project.environment, which)
+
+    def find_layer(self, digits: str) -> KnownLayer | None:
+        """The layer whose key begins with these digits, of whatever environment, in the store or evicted;
+        None when none is known. UsageError when several are."""
+        from sandboxfile.build.why import find_layer
+
+        return find_layer(self.store, digits)
+
     def layer_log(self, key: str) -> str | None:
         """The full log kept for a layer or check, None when there is none."""
         try:
@@ -296,25 +335,64 @@ class AsyncClient:
 
         return self.store.index.layer(LayerKey(Digest(key)))
 
-    async def disk_usage(self) -> Mapping[str, int]:
-        """Bytes by kind, and `total`."""
-        from sandboxfile.store.sweep import disk_usage
+    def has_layer(self, key: str) -> bool:
+        """Whether a layer is in the store."""
+        from sandboxfile.core.digest import Digest
+        from sandboxfile.core.layer import LayerKey
 
-        return disk_usage(self.store)
+        return bool(self.store.index.layers_present([LayerKey(Digest(key))]))
 
-    async def gc(self, *, keep_days: float | None = None, dry_run: bool = False) -> Mapping[str, int]:
-        """Remove what no snapshot and no recent build needs, and what killed builds left. Bytes by kind."""
-        from sandboxfile.store.gc import KEEP_DAYS
+    def eviction(self, key: str) -> Eviction | None:
+        """Why a layer was taken out of the store, None when it was not or is there again."""
+        from sandboxfile.core.digest import Digest
+        from sandboxfile.core.layer import LayerKey
+
+        return self.store.index.evictions.of([LayerKey(Digest(key))]).get(LayerKey(Digest(key)))
+
+    async def disk_usage(self, by: str = "kind") -> Account:
+        """What takes the disk, summed up by `kind`, `environment`, `group` or `age`."""
+        from sandboxfile.store.accounting import BY
+        from sandboxfile.store.sweep import usage
+
+        if by not in BY:
+            raise UsageError(f"the store is not counted by `{by}`", hint=f"there are {', '.join(BY)}")
+        return usage(self.store, by)
+
+    async def gc(
+        self,
+        *,
+        keep_days: float | None = None,
+        keep_bytes: int = 0,
+        max_size: int | None = None,
+        min_free: int | None = None,
+        dry_run: bool = False,
+    ) -> Swept:
+        """Remove what no snapshot and no recent build needs, and what killed builds left.
+
+        keep_days:  what was used within so many days stays (default: 14)
+        keep_bytes: a floor: no more goes by age once the store is down to this
+        max_size:   a ceiling: recent things go too, the longest unused first, until the store is that small
+        min_free:   the same, until the disk has so many bytes free
+        Sizes are in bytes. What a snapshot, a volume or anything that runs needs always stays.
+        """
+        from sandboxfile.store.gc import KEEP_DAYS, Policy
         from sandboxfile.store.sweep import sweep, trash_entries
 
-        days = KEEP_DAYS if keep_days is None else keep_days
-        swept = sweep(self.store, keep_days=days, dry_run=dry_run)
+        policy = Policy(KEEP_DAYS if keep_days is None else keep_days, keep_bytes, max_size)
+        swept = sweep(self.store, policy, min_free=min_free, dry_run=dry_run)
         if not dry_run:
             await self.engine.remove(tuple(swept.garbage.layers))
             await self.sandboxes.list()
             await self.volumes.sweep()
             await self._empty_trash(trash_entries(self.store))
-        return swept.sizes
+        return swept
+
+    async def check_store(self, *, full: bool = False, repair: bool = False) -> Checked:
+        """Whether the store is as it should be; with `full`, every byte of it is read. With `repair`, what
+        can be put right is, and the problems that are told are those that could not."""
+        from sandboxfile.build.keeping import check_store
+
+        return await check_store(self._parts, self._empty_trash, full=full, repair=repair)
 
     async def _empty_trash(self, entries: Sequence[Path]) -> None:
         from sandboxfile.engines.linux.engine import LinuxEngine
@@ -373,10 +451,14 @@ class _Parts:
 
         return f"{__version__} {self._client._engine_name}"
 
+    @property
+    def layers_in_store(self) -> bool:
+        return self._client._engine_name == "linux"
+
     async def present(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
         """Which layers are there. The linux engine keeps its layers in the store, whose index answers
         without an engine; others are asked."""
-        if self._client._engine_name == "linux":
+        if self.layers_in_store:
             return self.store.index.layers_present(keys)
         return await self.engine.have(keys)
 

@@ -28,6 +28,7 @@
     │   ├── FileTooLarge         there is more than the limit that was given
     │   └── CommandFailed        a command in it exited with a failure
     └── BuildError           the build failed
+        ├── CacheMiss            something would be built that was to be there
         ├── StepFailed           a command exited with a failure
         └── VerifyFailed         one or more checks failed
 
@@ -278,6 +279,25 @@ class CommandFailed(SandboxError):
 
 class BuildError(SandboxfileError):
     """The build failed."""
+
+
+class CacheMiss(BuildError):
+    """A build was to find everything done, and something is not. `node` is the first layer or check that
+    would have been built or run, `reason` says why."""
+
+    def __init__(
+        self,
+        message: str,
+        node: str,
+        reason: str,
+        *,
+        span: Span | None = None,
+        hint: str | None = None,
+        details: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, span=span, hint=hint, details=details)
+        self.node = node
+        self.reason = reason
 
 
 class StepFailed(BuildError):

@@ -24,6 +24,7 @@ from sandboxfile.engine.base import Committed, Engine
 from sandboxfile.errors import BuildError, SandboxfileError, StepFailed, VerifyFailed
 from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled
 from sandboxfile.plan.schedule import schedule_of
+from sandboxfile.store.durability import this_boot
 from sandboxfile.store.failure import full_disk, store_error
 from sandboxfile.store.records import layer_record
 from sandboxfile.store.store import Store
@@ -163,6 +164,7 @@ class Builder:
             entries=committed.entries,
             now=time.time(),
             unreproducible=committed.unreproducible,
+            boot=this_boot(),
         )
         self._store.index.record_layer(record)
 

@@ -16,7 +16,7 @@ from sandboxfile.errors import LockStale
 if TYPE_CHECKING:
     from sandboxfile.core.digest import Digest
     from sandboxfile.inputs.context import ContextTree
-    from sandboxfile.plan.model import Plan, Reconciled
+    from sandboxfile.plan.model import Reconciled
     from sandboxfile.spec.lock import LockedBase, Lockfile
 
 
@@ -111,10 +111,17 @@ class Projects:
         return lock
 
     async def plan(
-        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        offline: bool = False,
+        force: Sequence[str] = (),
+        since: str | None = None,
     ) -> Reconciled:
         """What a build would do, and why. Nothing is written: requests that the lock does not answer are
-        resolved for this plan only, unless `locked` makes them LockStale."""
+        resolved for this plan only, unless `locked` makes them LockStale. `since` is an earlier build (its
+        number or slug) to compare with, instead of the last one."""
         try:
             lock = self._current_lock(project)
         except LockStale:
@@ -124,15 +131,20 @@ class Projects:
             self._parts.reporter.emit(
                 Notice("info", f"{LOCK_NAME} is not up to date; a build would write: {', '.join(changes)}")
             )
-        return await self._plan(project, lock, self._scan(project), force)
+        return await self._plan(project, lock, self._scan(project), force, since)
 
     async def _plan(
-        self, project: Project, lock: Lockfile, context: ContextTree, force: Sequence[str] = ()
+        self,
+        project: Project,
+        lock: Lockfile,
+        context: ContextTree,
+        force: Sequence[str] = (),
+        since: str | None = None,
     ) -> Reconciled:
         from sandboxfile.plan.planner import plan
 
         planned = plan(project.sandboxfile, lock, context.entries)
-        return await self._workshop.reconcile(planned, project.environment, force)
+        return await self._workshop.reconcile(planned, project.environment, force, since)
 
     def _scan(self, project: Project) -> ContextTree:
         from sandboxfile.inputs.context import scan
@@ -140,24 +152,35 @@ class Projects:
         return scan(project.directory, project.sandboxfile.files, cache=self._parts.store.index.stat_cache())
 
     async def build(
-        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        offline: bool = False,
+        force: Sequence[str] = (),
+        expect_cached: bool = False,
     ) -> BuildResult:
         """Build what is missing, verify, publish. `force` names layers to build again.
 
-        With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended.
+        With `locked`, a lock that does not answer the Sandboxfile is LockStale instead of being mended. With
+        `expect_cached`, which includes `locked`, anything that would be built or run is a CacheMiss, raised
+        before anything is done.
         """
         from sandboxfile.build.builder import Outcomes
+        from sandboxfile.build.why import check_cached
 
         started = time.monotonic()
         changes: tuple[str, ...] = ()
         try:
             lock = self._current_lock(project)
         except LockStale:
-            if locked:
+            if locked or expect_cached:
                 raise
             lock, changes = await self.lock(project, offline=offline)
         context = self._scan(project)
         reconciled = await self._plan(project, lock, context, force)
+        if expect_cached:
+            check_cached(reconciled)
         plan = reconciled.plan
         outcomes = Outcomes()
         builder = self._workshop.builder(project, lock, context, offline=offline)
@@ -167,7 +190,7 @@ class Projects:
                 f"snapshot-{plan.slug}", on_wait=self._workshop.telling("the checks")
             ):
                 await builder.check(reconciled, outcomes)
-                self._publish(project, plan)
+                self._publish(project, reconciled)
         self._remember(project, context, plan.slug)
         return BuildResult(
             slug=plan.slug,
@@ -178,12 +201,14 @@ class Projects:
             lock_changes=changes,
         )
 
-    def _publish(self, project: Project, plan: Plan) -> None:
+    def _publish(self, project: Project, reconciled: Reconciled) -> None:
+        from sandboxfile.build.why import done
         from sandboxfile.core.digest import record_of
         from sandboxfile.plan.diff import records
         from sandboxfile.store.records import Head, SnapshotRecord
 
-        index = self._parts.store.index
+        index, plan = self._parts.store.index, reconciled.plan
+        index.make_durable()
         now = time.time()
         config = {
             **record_of(plan.config),
@@ -194,7 +219,7 @@ class Projects:
             config["start"]["timeout"] = plan.config.start.timeout
         index.publish(SnapshotRecord(plan.slug, plan.key, plan.name, plan.stack, config, now, now))
         layers = {layer.name: layer.key for layer in plan.layers}
-        index.set_head(Head(project.environment, plan.slug, layers, records(plan)))
+        index.set_head(Head(project.environment, plan.slug, layers, records(plan)), done(reconciled))
         index.clear_failure(project.environment)
 
     async def verify(self, project: Project) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sandboxfile.inputs.settings import Settings
     from sandboxfile.plan.model import Plan, PlannedFetch, Reconciled
     from sandboxfile.spec.lock import Lockfile
+    from sandboxfile.store.records import Head, PastBuild
     from sandboxfile.store.store import Store
 
 
@@ -51,6 +52,10 @@ class Parts(Protocol):
     def memo_salt(self) -> str:
         """What else tells builds apart, beside their inputs: the version and the engine."""
 
+    @property
+    def layers_in_store(self) -> bool:
+        """Whether the engine keeps its layers in the store."""
+
     async def present(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
         """Which layers are there."""
 
@@ -68,20 +73,29 @@ class Workshop:
 
         return Downloader(self.parts.store.blobs, self.parts.settings, self.parts.reporter)
 
-    async def reconcile(self, plan: Plan, environment: str | None, force: Sequence[str] = ()) -> Reconciled:
+    async def reconcile(
+        self, plan: Plan, environment: str | None, force: Sequence[str] = (), since: str | None = None
+    ) -> Reconciled:
+        """A plan beside what is there and what the environment was last built from, or was in the build
+        `since`."""
+        from sandboxfile.build.why import evicted, past_build
         from sandboxfile.plan.reconcile import reconcile
 
-        index = self.parts.store.index
+        store, index = self.parts.store, self.parts.store.index
         wanted = {sha256 for fetch in plan.fetches for sha256, _, _ in fetch.items}
-        head = index.head(environment) if environment else None
+        head: Head | PastBuild | None = index.head(environment) if environment else None
+        if environment and since is not None:
+            head = past_build(store, environment, since)
+        have = await self.parts.present(plan.stack)
         return reconcile(
             plan,
-            have=await self.parts.present(plan.stack),
+            have=have,
             blobs=wanted - set(self.parts.store.blobs.missing(wanted)),
             passed=index.passed([check.key for check in plan.checks]),
             published=index.snapshot(plan.slug) is not None,
             previous=head.definitions if head else None,
             force=force,
+            evicted=evicted(store, [key for key in plan.stack if key not in have]),
         )
 
     def builder(

@@ -36,8 +36,16 @@ VERBS: tuple[Verb, ...] = (
         "[--check | --update [NAME ...]] [--refresh] [--pylock]",
     ),
     Verb("plan", "show what a build would do, and why", "[--force LAYER]"),
-    Verb("build", "build what changed, verify it, and print the snapshot's slug", "[--force LAYER]"),
-    Verb("explain", "show what a layer is made of and why it is built or reused", "[LAYER] [--log]"),
+    Verb(
+        "build",
+        "build what changed, verify it, and print the snapshot's slug",
+        "[--force LAYER | --expect-cached]",
+    ),
+    Verb(
+        "explain",
+        "show what a layer is made of and why it is built or reused",
+        "[LAYER] [--log | --since BUILD | --build BUILD | --builds]",
+    ),
     Verb("run", "run a command in a fresh sandbox", "[TARGET] [sandbox options] -- CMD ...", False, True),
     Verb("shell", "open a shell in a fresh sandbox", "[TARGET] [sandbox options]", False),
     Verb(
@@ -50,8 +58,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("snapshots", "list, show and remove snapshots", "[list | show TARGET | rm TARGET ...]"),
     Verb(
         "cache",
-        "show what the store holds, and free what nothing needs",
-        "[du | gc [--all | --dry-run] [--keep-days N]]",
+        "show what the store holds, free what nothing needs, prove that it is sound",
+        "[du [--by WHAT] | gc [options] | check [--full] [--repair]]",
     ),
     Verb("graph", "print the layer graph as DOT or Mermaid", "[--format dot|mermaid]"),
     Verb("doctor", "check what the engine needs of this machine"),

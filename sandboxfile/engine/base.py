@@ -323,6 +323,11 @@ class Engine(Protocol):
         size. The volume is empty afterwards and has to be used on its stack with the new layer on top."""
         ...
 
+    async def measure(self, key: LayerKey) -> Digest | None:
+        """The digest of a committed layer's content as it is now: its `diff_id` while nobody has touched it.
+        None where content cannot be read back. EngineError when the layer is not there."""
+        ...
+
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop committed layers. Layers in use by a running sandbox go when it ends."""
         ...

@@ -119,8 +119,8 @@ class ActionKind(StrEnum):
 @dataclass(frozen=True)
 class Reason:
     """Why. `code` is stable (`no-record`, `definition-changed`, `parent-changed`, `present`, `missing`,
-    `forced`, …), `text` a few words, `changes` the differences to what was there before, one a line
-    (`+ jq 1.7.1-6`)."""
+    `evicted`, `forced`, …), `text` a few words, `changes` the differences to what was there before, one a
+    line (`+ jq 1.7.1-6`)."""
 
     code: str
     text: str

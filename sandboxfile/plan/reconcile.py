@@ -35,6 +35,7 @@ def reconcile(
     published: bool = False,
     previous: Mapping[str, Record] | None = None,
     force: Collection[str] = (),
+    evicted: Mapping[LayerKey, str] | None = None,
 ) -> Reconciled:
     """The actions of a plan, in the order of its layers; a layer's fetch stands before it.
 
@@ -44,6 +45,7 @@ def reconcile(
     published: whether the snapshot is there
     previous:  `diff.records` of the plan that this environment was last built from, None before that
     force:     names of layers to build and of checks to run again
+    evicted:   of layers that were there once and were taken out of the store, a sentence that says why
 
     Raises UsageError for a name in `force` that the plan does not have, PlanError when a layer of a
     snapshot base is not in the store.
@@ -64,7 +66,7 @@ def reconcile(
     actions: list[Action] = []
     built: list[str] = []
     for layer in plan.layers:
-        action = _layer(layer, had, history, built, layer.name in force)
+        action = _layer(layer, had, history, built, layer.name in force, evicted or {})
         if action.kind is ActionKind.BUILD:
             built.append(layer.name)
         if layer.name in fetches:
@@ -76,8 +78,19 @@ def reconcile(
     return Reconciled(plan, (*actions, *checks), published and complete, frozenset(force))
 
 
+def first_miss(reconciled: Reconciled) -> Action | None:
+    """The first layer that would be built or check that would run; None when everything is remembered."""
+    misses = (ActionKind.BUILD, ActionKind.CHECK)
+    return next((action for action in reconciled.actions if action.kind in misses), None)
+
+
 def _layer(
-    layer: PlannedLayer, have: frozenset[LayerKey], history: History, built: list[str], forced: bool
+    layer: PlannedLayer,
+    have: frozenset[LayerKey],
+    history: History,
+    built: list[str],
+    forced: bool,
+    evicted: Mapping[LayerKey, str],
 ) -> Action:
     if layer.inherited:
         if layer.key not in have:
@@ -90,7 +103,7 @@ def _layer(
     if forced:
         return Action(layer.name, ActionKind.BUILD, Reason("forced", "asked for by name"))
     if layer.key not in have:
-        return Action(layer.name, ActionKind.BUILD, _why_build(layer, history))
+        return Action(layer.name, ActionKind.BUILD, _why_build(layer, history, evicted.get(layer.key)))
     if layer.detached:
         if history.known and history.causes_below(layer.name):
             return Action(layer.name, ActionKind.PLACE, _why_place(layer, history))
@@ -100,8 +113,11 @@ def _layer(
     return Action(layer.name, ActionKind.REUSE, Reason("present", "already built"))
 
 
-def _why_build(layer: PlannedLayer, history: History) -> Reason:
+def _why_build(layer: PlannedLayer, history: History, evicted: str | None) -> Reason:
     lines = _lines(layer, history)
+    if evicted is not None:
+        # Whatever else changed: had it not been evicted, it would be there.
+        return Reason("evicted", evicted, lines if history.before(layer.name) is not None else ())
     if not history.known:
         return Reason("no-record", "not built yet", lines)
     before = history.before(layer.name)

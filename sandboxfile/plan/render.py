@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandboxfile.core.digest import hexadecimal, record_of
@@ -168,8 +169,8 @@ def render_explain(reconciled: Reconciled, layer: str) -> str:
     for check in plan.checks:
         if check.name == name:
             rows += [["key", check.key], ["gates", f"{plan.slug} ({plan.key})"]]
-            rows += _fields(check_record(check.check))
-            return _explained(name, check.title, rows, action)
+            rows += definition_rows(check_record(check.check))
+            return explained(name, check.title, rows, action.reason.changes)
     planned = plan.layer(name)
     rows.append(["key", planned.key])
     if planned.detached:
@@ -178,22 +179,22 @@ def render_explain(reconciled: Reconciled, layer: str) -> str:
         rows.append(["stands on", ", ".join(_parents(plan, planned))])
     if planned.definition is not None:
         definition = definition_record(planned.definition)["definition"]
-        rows += _fields({key: value for key, value in definition.items() if key != "parents"})
-    return _explained(name, planned.title, rows, action)
+        rows += definition_rows({key: value for key, value in definition.items() if key != "parents"})
+    return explained(name, planned.title, rows, action.reason.changes)
 
 
-def _explained(name: str, title: str, rows: list[list[str]], action: Action) -> str:
+def explained(name: str, title: str, rows: list[list[str]], changes: Sequence[str]) -> str:
+    """One node: a line with its name, what is known of it in columns, and what changed."""
     lines = [f"{name}  {title}", *(f"  {line}" for line in columns(rows))]
-    found = action.reason.changes
-    if found:
+    if changes:
         lines.append("  changes")
-        lines += [f"    {line}" for line in found[:_MOST_CHANGES]]
-        if len(found) > _MOST_CHANGES:
-            lines.append(f"    and {len(found) - _MOST_CHANGES} more")
+        lines += [f"    {line}" for line in changes[:_MOST_CHANGES]]
+        if len(changes) > _MOST_CHANGES:
+            lines.append(f"    and {len(changes) - _MOST_CHANGES} more")
     return "\n".join(lines) + "\n"
 
 
-def _fields(record: dict[str, Any]) -> list[list[str]]:
+def definition_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """A definition's fields; a list of things longer than three is counted, not shown."""
     rows = []
     for name, value in record.items():

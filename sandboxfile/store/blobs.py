@@ -95,18 +95,19 @@ class BlobStore:
                 shutil.copyfileobj(source, target, CHUNK)
             path.chmod(mode)
 
-    def verify(self, sha256: str) -> None:
-        """Hash a blob again. One that is damaged is removed, so that the next build fetches it anew.
-        Raises IntegrityError, or StoreError when it is not there."""
+    def verify(self, sha256: str, *, remove: bool = True) -> None:
+        """Hash a blob again. One that is damaged is removed (if it may be), so that the next build fetches it
+        anew. Raises IntegrityError, or StoreError when it is not there."""
         path = self._existing(sha256)
         with reported("reading the package store"), open(path, "rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != sha256:
-            with reported("removing a damaged package"):
-                path.unlink(missing_ok=True)
+            if remove:
+                with reported("removing a damaged package"):
+                    path.unlink(missing_ok=True)
             raise IntegrityError(
                 f"a file of the package store was damaged: its sha256 is {found}, not {sha256}",
-                hint="it was removed; the next build fetches it again",
+                hint="it was removed; the next build fetches it again" if remove else None,
             )
 
     def _existing(self, sha256: str) -> Path:

@@ -15,13 +15,16 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sandboxfile.errors import StoreError
 from sandboxfile.store.atomic import sync_directory, unique
-from sandboxfile.store.failure import FREE_SPACE, reported
+from sandboxfile.store.failure import FREE_SPACE, read_only_store, reported
 from sandboxfile.store.faults import point
 from sandboxfile.store.schema import MIGRATIONS
+
+if TYPE_CHECKING:
+    import tempfile
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ class Database:
     directory: where they are
     guard:   gives a context in which no other process makes a file
     restore: fills a new file from the store's directories, and says in a few words what it found
+    read_only: whether nothing can be written where they are
     """
 
     def __init__(
@@ -48,8 +52,11 @@ class Database:
         guard: Callable[[], AbstractContextManager[None]],
         restore: Callable[[sqlite3.Connection], str],
         migrations: tuple[tuple[str, ...], ...] = MIGRATIONS,
+        read_only: bool = False,
     ) -> None:
         self.notices: list[str] = []
+        self.read_only = read_only
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._directory = directory
         self._guard = guard
         self._restore = restore
@@ -68,9 +75,33 @@ class Database:
         """What `work` reads from the database. StoreError."""
         return self._attempt(work)
 
+    def note(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Like `write`, for what costs time and nothing else when it is lost: a read-only store goes
+        without."""
+        if not self.read_only:
+            self.write(work)
+
+    def damage(self, *, full: bool) -> str | None:
+        """What SQLite finds wrong with the file, None when it is whole."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            pragma = "integrity_check" if full else "quick_check"
+            (found,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
+            return None if found == "ok" else str(found)
+
+        return self.read(work)
+
+    def start_over(self) -> None:
+        """Leave the file as it is and make the next generation."""
+        with self._mutex:
+            self._start_over()
+
     def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Run `work` as one transaction, which may run again from its start when the file turns out to be
         damaged. With `durable` it survives a loss of power once this returns. StoreError."""
+
+        if self.read_only:
+            raise read_only_store("writing the store's index")
 
         def transaction(connection: sqlite3.Connection) -> T:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -100,6 +131,9 @@ class Database:
                 self._connection.close()
                 self._connection = None
                 self._identity = None
+            if self._copy is not None:
+                self._copy.cleanup()
+                self._copy = None
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._mutex:
@@ -120,6 +154,8 @@ class Database:
         self.close()
         self._generation = max(self._newest(), 1)
         path = self._path(self._generation)
+        if self.read_only:
+            return self._connected_for_reading(path)
         if not path.exists():
             with self._guard():
                 self._make(path)
@@ -128,6 +164,33 @@ class Database:
         if self._version(connection) != len(self._migrations):
             with self._guard():
                 self._migrate(connection)
+        return connection
+
+    def _connected_for_reading(self, path: Path) -> sqlite3.Connection:
+        """A connection that writes nothing beside the file. What is still in a log is seen in a copy: SQLite
+        cannot use a log where it cannot write."""
+        if not path.exists():
+            raise read_only_store("making the store's index")
+        self._identity = _identity(path)
+        log = Path(f"{path}{LOGS[0]}")
+        mode = "ro&immutable=1"
+        with reported("reading the store's index"):
+            if log.exists() and log.stat().st_size > 0:
+                import shutil
+                import tempfile
+
+                self._copy = tempfile.TemporaryDirectory(prefix="sandboxfile-index-")
+                for each in (path, log):
+                    shutil.copyfile(each, Path(self._copy.name) / each.name)
+                path, mode = Path(self._copy.name) / path.name, "rw"
+        self._connection = connection = self._connect(path, mode)
+        version = self._version(connection)
+        if version != len(self._migrations):
+            raise StoreError(
+                f"the store's index is of an older version of sandboxfile ({version}), and the store is "
+                "read-only",
+                hint="use the store once where it can be written to, or set SANDBOXFILE_HOME to another one",
+            )
         return connection
 
     def _is_current(self) -> bool:
@@ -157,7 +220,8 @@ class Database:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise StoreError(
-                "the store's index was written by a newer version of sandboxfile",
+                "the store's index was written by a newer version of sandboxfile "
+                f"(index {version}; this one knows up to {len(self._migrations)})",
                 hint="upgrade sandboxfile, or set SANDBOXFILE_HOME to another directory",
             )
         if version == 0:  # an empty file: a database of ours always has a version
@@ -207,6 +271,11 @@ class Database:
 
     def _start_over(self) -> None:
         """Make the next generation of the file that was open, unless another process did."""
+        if self.read_only:
+            raise StoreError(
+                f"the store's index is damaged, and the store is read-only ({self._path(self._generation)})",
+                hint="use the store once where it can be written to: the index is made anew there",
+            )
         damaged = self._generation
         self.close()
         with self._guard():

@@ -20,16 +20,21 @@ def store_error(error: OSError, doing: str) -> StoreError:
     if error.errno == errno.EDQUOT:
         return StoreError(f"the disk quota is used up; it happened while {doing}{where}", hint=FREE_SPACE)
     if error.errno == errno.EROFS:
-        return StoreError(
-            f"the store is on a read-only file system; it happened while {doing}{where}",
-            hint="set SANDBOXFILE_HOME to a directory that can be written to",
-        )
+        return read_only_store(f"{doing}{where}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return StoreError(
             f"permission denied while {doing}{where}",
             hint="the store must belong to the user who runs sandboxfile; SANDBOXFILE_HOME names another one",
         )
     return StoreError(f"{error.strerror or error} while {doing}{where}")
+
+
+def read_only_store(doing: str) -> StoreError:
+    """The error to raise when something has to be written and nothing can be."""
+    return StoreError(
+        f"the store is read-only; it happened while {doing}",
+        hint="set SANDBOXFILE_HOME to a directory that can be written to",
+    )
 
 
 def full_disk(doing: str, details: tuple[str, ...] = ()) -> StoreError:

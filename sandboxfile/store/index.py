@@ -19,29 +19,27 @@ from pathlib import Path
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import NoSuchSnapshot, StoreError
-from sandboxfile.store.atomic import write_atomically
+from sandboxfile.store.atomic import unique, write_atomically
 from sandboxfile.store.database import Database
+from sandboxfile.store.durability import is_doubtful, sync_filesystem
+from sandboxfile.store.environments import Environments
+from sandboxfile.store.evictions import Eviction, EvictionTable, eviction_of, insert_evictions
 from sandboxfile.store.failure import reported
 from sandboxfile.store.faults import point
-from sandboxfile.store.records import (
-    Failure,
-    Head,
-    LayerRecord,
-    SnapshotRecord,
-    snapshot_document,
-)
-from sandboxfile.store.remembered import Remembered
+from sandboxfile.store.records import LayerRecord, SnapshotRecord, snapshot_document
 from sandboxfile.store.restore import LAYER_DOCUMENT, read_layer, read_layers, read_snapshots
 from sandboxfile.store.volumes import VolumeTable, check_slug_free, insert_volume, read_volumes
 
 TOUCH_SECONDS = 3600.0
 """A time of last use is not written again within this time, so that doing nothing writes nothing."""
 
-_LAYER = "key, kind, name, preimage, diff_id, size, entries, parents, created, last_used, unreproducible"
+_LAYER = (
+    "key, kind, name, preimage, diff_id, size, entries, parents, created, last_used, unreproducible, boot"
+)
 _SNAPSHOT = "slug, key, name, layers, config, created, last_used"
 
 
-class Index(Remembered):
+class Index(Environments):
     """The index of one store, over the SQLite file in its home."""
 
     def __init__(
@@ -50,17 +48,33 @@ class Index(Remembered):
         *,
         guard: Callable[[], AbstractContextManager[None]],
         clock: Callable[[], float] = time.time,
+        read_only: bool = False,
     ) -> None:
+        self._home = home
         self._layers = home / "layers"
         self._snapshots = home / "snapshots"
         self._volumes = home / "volumes"
-        super().__init__(Database(home, guard=guard, restore=self._restore), clock)
+        super().__init__(Database(home, guard=guard, restore=self._restore, read_only=read_only), clock)
         self.volumes = VolumeTable(self._database, self._volumes)
+        self.evictions = EvictionTable(self._database)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user should know: that a damaged index was replaced."""
         return tuple(self._database.notices)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def damage(self, *, full: bool = False) -> str | None:
+        """What is wrong with the file, None when it is whole. One that cannot be read at all is made anew."""
+        return self._database.damage(full=full)
+
+    def start_over(self) -> None:
+        """Leave the file as it is, and make a new one from the store's directories."""
+        self._database.start_over()
 
     def close(self) -> None:
         """Close the file. The index can still be used, and opens it again."""
@@ -95,26 +109,62 @@ class Index(Remembered):
 
     def layers_present(self, keys: Iterable[LayerKey]) -> frozenset[LayerKey]:
         """Those whose record and directory both exist. A directory without a record is taken in first: its
-        build was killed between the rename and the record."""
+        build was killed between the rename and the record. One whose content a loss of power may have taken
+        is put aside instead."""
         there = [key for key in dict.fromkeys(keys) if self._has_directory(key)]
         if not there:
             return frozenset()
         known = self.layers(there)
-        adopted = {
-            record.key: record
-            for key in there
-            if key not in known and (record := read_layer(self._layers, key)) is not None
-        }
+        looked_at = [known.get(key) or read_layer(self._layers, key) for key in there]
+        found = [record for record in looked_at if record is not None]
+        doubtful = [record for record in found if is_doubtful(record.boot)]
+        if doubtful:
+            self._put_aside(doubtful)
+            found = [record for record in found if not is_doubtful(record.boot)]
+        adopted = [record for record in found if record.key not in known]
         if adopted:
-            self._database.write(lambda connection: _insert_layers(connection, adopted.values()))
-        return frozenset((*known, *adopted))
+            self._database.note(lambda connection: _insert_layers(connection, adopted))
+        return frozenset(record.key for record in found)
 
     def adopt_layers(self) -> None:
         """Take in every layer directory that has no record."""
         known = self.layers()
-        found = [record for record in read_layers(self._layers) if record.key not in known]
-        if found:
-            self._database.write(lambda connection: _insert_layers(connection, found))
+        self.layers_present(
+            record.key
+            for record in read_layers(self._layers)
+            if record.key not in known or is_doubtful(known[record.key].boot)
+        )
+
+    def _put_aside(self, records: Sequence[LayerRecord]) -> None:
+        """Take layers that may not be whole out of their places, so that they are made again."""
+        if self._database.read_only:
+            return
+        reason = "the machine stopped before its files were known to be on disk"
+        self.forget_layers((record.key for record in records), reason)
+        with reported("putting aside what a loss of power may have damaged"):
+            for record in records:
+                try:
+                    os.rename(
+                        self._layers / record.key.partition(":")[2], self._home / "trash" / f"lost.{unique()}"
+                    )
+                except FileNotFoundError:
+                    continue  # another process was faster
+
+    def make_durable(self) -> None:
+        """Wait until every layer recorded so far is on disk with its content."""
+
+        def select(connection: sqlite3.Connection) -> list[tuple[str]]:
+            return connection.execute("SELECT key FROM layers WHERE boot IS NOT NULL").fetchall()
+
+        fresh = self._database.read(select)
+        if fresh:
+            sync_filesystem(self._home)
+            point("index:synced")
+            self._database.write(
+                lambda connection: connection.executemany(
+                    "UPDATE layers SET boot = NULL WHERE key = ?", fresh
+                )
+            )
 
     def touch(self, keys: Iterable[LayerKey]) -> None:
         """Note that layers are used now."""
@@ -123,18 +173,36 @@ class Index(Remembered):
             (now, key) for key, record in self.layers(keys).items() if record.last_used < now - TOUCH_SECONDS
         ]
         if old:
-            self._database.write(
+            self._database.note(
                 lambda connection: connection.executemany(
                     "UPDATE layers SET last_used = ? WHERE key = ?", old
                 )
             )
 
-    def forget_layers(self, keys: Iterable[LayerKey]) -> None:
-        """Drop the records of layers; their directories are the caller's to remove afterwards."""
-        gone = [(key,) for key in keys]
-        self._database.write(
-            lambda connection: connection.executemany("DELETE FROM layers WHERE key = ?", gone)
-        )
+    def forget_layers(self, keys: Iterable[LayerKey], reason: str | None = None) -> None:
+        """Drop the records of layers; their directories are the caller's to remove afterwards. With a
+        `reason`, why they went is remembered."""
+        self.evict_layers(dict.fromkeys(keys, reason))
+
+    def evict_layers(self, reasons: Mapping[LayerKey, str | None]) -> None:
+        """Drop the records of layers, each for a reason of its own; see `forget_layers`."""
+        gone = tuple((key,) for key in reasons)
+        stones: tuple[Eviction, ...] = ()
+        if any(reasons.values()):
+            places = {key: where for where, _, layers in self.build_places() for key in layers.values()}
+            now = self._clock()
+            stones = tuple(
+                eviction_of(record, reason, places.get(key, ""), now)
+                for key, record in self.layers(reasons).items()
+                if (reason := reasons[key]) is not None
+            )
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM layers WHERE key = ?", gone)
+            if stones:
+                insert_evictions(connection, stones)
+
+        self._database.write(work)
 
     def publish(self, snapshot: SnapshotRecord, *, new: bool = False) -> None:
         """Make a snapshot known: in the index and, for when that is lost, in a file.
@@ -199,7 +267,7 @@ class Index(Remembered):
         now = self._clock()
         if record is None or record.last_used >= now - TOUCH_SECONDS:
             return
-        self._database.write(
+        self._database.note(
             lambda connection: connection.execute(
                 "UPDATE snapshots SET last_used = ? WHERE slug = ?", (now, slug)
             )
@@ -227,74 +295,6 @@ class Index(Remembered):
             )
 
         self._database.write(work, durable=True)
-
-    def head(self, environment: str) -> Head | None:
-        """What an environment's last build was made of."""
-        return next(iter(self.heads(environment)), None)
-
-    def heads(self, environment: str | None = None) -> tuple[Head, ...]:
-        """Every environment's head, or the one's."""
-
-        def work(connection: sqlite3.Connection) -> tuple[Head, ...]:
-            rows = connection.execute(
-                "SELECT environment, slug, layers, definitions, updated FROM heads "
-                "WHERE ?1 IS NULL OR environment = ?1",
-                (environment,),
-            )
-            return tuple(Head(row[0], row[1], json.loads(row[2]), json.loads(row[3]), row[4]) for row in rows)
-
-        return self._database.read(work)
-
-    def set_head(self, head: Head) -> None:
-        """Remember what a build was made of. Its time is now unless it has one."""
-        self.flush()
-        row = (
-            head.environment,
-            head.slug,
-            json.dumps(dict(head.layers)),
-            json.dumps(dict(head.definitions)),
-            head.updated or self._clock(),
-        )
-        self._database.write(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?)", row)
-        )
-
-    def failure(self, environment: str) -> Failure | None:
-        """The last failure of an environment, with its kept workspace."""
-        return next((each for each in self.failures() if each.environment == environment), None)
-
-    def failures(self) -> tuple[Failure, ...]:
-        """The last failure of every environment that has one."""
-
-        def work(connection: sqlite3.Connection) -> tuple[Failure, ...]:
-            rows = connection.execute("SELECT environment, workspace, layer, command, created FROM failures")
-            return tuple(Failure(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows)
-
-        return self._database.read(work)
-
-    def set_failure(self, failure: Failure) -> None:
-        """Remember a failure, in place of the environment's last one. Its time is now unless it has one."""
-        row = (
-            failure.environment,
-            failure.workspace,
-            failure.layer,
-            json.dumps(dict(failure.command)),
-            failure.created or self._clock(),
-        )
-        self._database.write(
-            lambda connection: connection.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", row
-            )
-        )
-
-    def clear_failure(self, environment: str) -> None:
-        """Forget an environment's failure: it was built since."""
-        if self.failure(environment) is not None:
-            self._database.write(
-                lambda connection: connection.execute(
-                    "DELETE FROM failures WHERE environment = ?", (environment,)
-                )
-            )
 
     def remove_stray_snapshot_files(self) -> None:
         """Remove the files of snapshots whose publishing was killed before it was done."""
@@ -333,9 +333,14 @@ class Index(Remembered):
 
     def _restore(self, connection: sqlite3.Connection) -> str:
         layers = list(read_layers(self._layers))
-        _insert_layers(connection, layers)
         keys = {record.key for record in layers}
         snapshots = [each for each in read_snapshots(self._snapshots) if keys.issuperset(each.layers)]
+        # What was published was on disk before.
+        published = {key for snapshot in snapshots for key in snapshot.layers}
+        _insert_layers(
+            connection,
+            (replace(record, boot=None) if record.key in published else record for record in layers),
+        )
         for snapshot in snapshots:
             _insert_snapshot(connection, snapshot)
         for volume in read_volumes(self._volumes):
@@ -344,7 +349,7 @@ class Index(Remembered):
 
 
 def _layer(row: Sequence[object]) -> LayerRecord:
-    key, kind, name, text, diff_id, size, entries, parents, created, last_used, unreproducible = row
+    key, kind, name, text, diff_id, size, entries, parents, created, last_used, unreproducible, boot = row
     record = LayerRecord(
         LayerKey(Digest(str(key))),
         str(kind),
@@ -361,16 +366,17 @@ def _layer(row: Sequence[object]) -> LayerRecord:
         record,
         parents=tuple(json.loads(str(parents))),
         unreproducible=tuple(json.loads(str(unreproducible))),
+        boot=None if boot is None else str(boot),
     )
 
 
 def _insert_layer(connection: sqlite3.Connection, record: LayerRecord) -> None:
     """Add a layer, or renew what is known of it: it may have been built again with other content."""
     connection.execute(
-        f"INSERT INTO layers ({_LAYER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO layers ({_LAYER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (key) DO UPDATE SET name = excluded.name, diff_id = excluded.diff_id, "
         "size = excluded.size, entries = excluded.entries, unreproducible = excluded.unreproducible, "
-        "created = excluded.created, last_used = max(last_used, excluded.last_used), "
+        "boot = excluded.boot, created = excluded.created, last_used = max(last_used, excluded.last_used), "
         "preimage = CASE WHEN excluded.preimage = '' THEN preimage ELSE excluded.preimage END",
         (
             record.key,
@@ -384,8 +390,10 @@ def _insert_layer(connection: sqlite3.Connection, record: LayerRecord) -> None:
             record.created,
             record.last_used,
             json.dumps(record.unreproducible),
+            record.boot,
         ),
     )
+    connection.execute("DELETE FROM evictions WHERE key = ?", (record.key,))
 
 
 def _insert_layers(connection: sqlite3.Connection, records: Iterable[LayerRecord]) -> None:

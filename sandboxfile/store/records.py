@@ -20,6 +20,8 @@ class LayerRecord:
     size:     bytes of its files; entries: their number
     parents:  keys of the layers its definition builds on
     unreproducible: paths no rule can make equal between two builds
+    boot:     the boot of the machine (see `durability`) in which it was made, for as long as its content
+              may not have reached the disk; None once it has
     Times are seconds since the epoch.
     """
 
@@ -34,6 +36,7 @@ class LayerRecord:
     created: float
     last_used: float
     unreproducible: tuple[str, ...] = ()
+    boot: str | None = None
 
     @property
     def definition(self) -> Mapping[str, Any] | None:
@@ -53,6 +56,7 @@ def layer_record(
     entries: int,
     now: float,
     unreproducible: Sequence[str] = (),
+    boot: str | None = None,
 ) -> LayerRecord:
     """The record of a layer that was just built from a definition."""
     return LayerRecord(
@@ -67,6 +71,7 @@ def layer_record(
         created=now,
         last_used=now,
         unreproducible=tuple(unreproducible),
+        boot=boot,
     )
 
 
@@ -83,6 +88,7 @@ def layer_document(record: LayerRecord) -> dict[str, Any]:
         "parents": list(record.parents),
         "created": record.created,
         "unreproducible": list(record.unreproducible),
+        "boot": record.boot,
     }
 
 
@@ -115,6 +121,7 @@ def layer_of_document(document: Any, key: LayerKey, when: float) -> LayerRecord 
         created=created,
         last_used=created,
         unreproducible=tuple(map(str, document.get("unreproducible") or ())),
+        boot=str(document["boot"]) if document.get("boot") else None,
     )
 
 
@@ -172,6 +179,47 @@ class Head:
     layers: Mapping[str, LayerKey]
     definitions: Mapping[str, Any]
     updated: float = 0.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a build did with one node of its plan, and why: an action with its reason, as data."""
+
+    node: str
+    action: str
+    code: str
+    text: str
+    changes: tuple[str, ...] = ()
+
+    def record(self) -> list[Any]:
+        """Its JSON form."""
+        return [self.node, self.action, self.code, self.text, list(self.changes)]
+
+    @classmethod
+    def of(cls, record: Sequence[Any]) -> Done:
+        """From its JSON form."""
+        node, action, code, text, changes = record
+        return cls(node, action, code, text, tuple(changes))
+
+
+@dataclass(frozen=True)
+class PastBuild:
+    """A build of an environment that is remembered.
+
+    number:      counts the builds of the environment
+    layers:      the plan's layer names and their keys
+    definitions: the definition records by node name
+    actions:     what was done with each node
+    built:       when it was published, in seconds since the epoch
+    """
+
+    environment: str
+    number: int
+    slug: str
+    layers: Mapping[str, LayerKey]
+    definitions: Mapping[str, Any]
+    actions: tuple[Done, ...]
+    built: float
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Remembered:
     def remember_check(self, key: Digest, seconds: float) -> None:
         """Note that a check passed now, and how long it took."""
         row = (key, self._clock(), seconds)
-        self._database.write(
+        self._database.note(
             lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row)
         )
 
@@ -74,7 +74,7 @@ class Remembered:
         rows = self._database.read(work)
         old = [(now, kind, key) for key, _, used in rows if used < now - DAY]
         if old:
-            self._database.write(
+            self._database.note(
                 lambda connection: connection.executemany(
                     "UPDATE documents SET last_used = ? WHERE kind = ? AND key = ?", old
                 )
@@ -89,7 +89,7 @@ class Remembered:
         """Keep several JSON documents of a kind in one transaction."""
         now = self._clock()
         rows = [(kind, key, json.dumps(content), now) for key, content in contents.items()]
-        self._database.write(
+        self._database.note(
             lambda connection: connection.executemany(
                 "INSERT OR REPLACE INTO documents (kind, key, content, last_used) VALUES (?, ?, ?, ?)", rows
             )

@@ -41,5 +41,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             attached_by TEXT
         ) WITHOUT ROWID""",
     ),
+    (
+        # What a layer was recorded under: the machine's boot, until its content is known to be on disk.
+        "ALTER TABLE layers ADD COLUMN boot TEXT",
+        """CREATE TABLE evictions (
+            key TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, environment TEXT NOT NULL,
+            size INTEGER NOT NULL, reason TEXT NOT NULL, preimage TEXT NOT NULL, evicted REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX evictions_by_time ON evictions (evicted)",
+        """CREATE TABLE builds (
+            environment TEXT NOT NULL, number INTEGER NOT NULL, slug TEXT NOT NULL, layers TEXT NOT NULL,
+            definitions BLOB NOT NULL, actions BLOB NOT NULL, built REAL NOT NULL,
+            PRIMARY KEY (environment, number)
+        )""",
+    ),
 )
 """Each migration's statements, in order. A new version appends one; none is ever changed."""

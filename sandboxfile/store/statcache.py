@@ -72,7 +72,7 @@ class StatCache:
             pending, self._pending = self._pending, {}
             rows = [(*row, sha256, self._recorded) for row, sha256 in pending.items()]
             if rows:
-                self._database.write(
+                self._database.note(
                     lambda connection: connection.executemany(
                         "INSERT OR REPLACE INTO stats VALUES (?, ?, ?, ?, ?, ?)", rows
                     )

@@ -69,7 +69,9 @@ class Store:
         self.clock = clock
         self.locks = Locks(home / "locks")
         self.blobs = BlobStore(home / "blobs")
-        self.uses = Uses(self.locks)
+        self.read_only = not os.access(home, os.W_OK)
+        """Whether nothing can be written: what is there can be looked at and run."""
+        self.uses = Uses(self.locks, read_only=self.read_only)
 
     @classmethod
     def open(cls, home: Path, *, clock: Callable[[], float] = time.time) -> Store:
@@ -87,7 +89,12 @@ class Store:
     @cached_property
     def index(self) -> Index:
         """The index, opened when first used."""
-        return Index(self.home, guard=lambda: self.locks.lock("index"), clock=self.clock)
+        return Index(
+            self.home,
+            guard=lambda: self.locks.lock("index"),
+            clock=self.clock,
+            read_only=self.read_only,
+        )
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -196,10 +203,13 @@ def _is_ready(home: Path) -> bool:
         )
     if int(text) > STORE_VERSION:
         raise StoreError(
-            f"the store in {home} was written by a newer version of sandboxfile (layout {text})",
+            f"the store in {home} was written by a newer version of sandboxfile "
+            f"(layout {text}; this one knows layout {STORE_VERSION})",
             hint="upgrade sandboxfile, or set SANDBOXFILE_HOME to another directory",
         )
-    _check_owner(home)
+    if _check_owner(home).st_mode & 0o077 and os.access(home, os.W_OK):
+        # Layers hold setuid programs, and files that only their owners may read.
+        home.chmod(0o700)
     return all((home / name).is_dir() for name in _DIRECTORIES)
 
 
@@ -232,9 +242,11 @@ def _make(home: Path) -> None:
         write_atomically(home / "VERSION", f"{STORE_VERSION}\n".encode())
 
 
-def _check_owner(home: Path) -> None:
-    if home.stat().st_uid != os.geteuid():
+def _check_owner(home: Path) -> os.stat_result:
+    found = home.stat()
+    if found.st_uid != os.geteuid():
         raise StoreError(
             f"the store in {home} belongs to another user",
             hint="set SANDBOXFILE_HOME to a directory of your own",
         )
+    return found

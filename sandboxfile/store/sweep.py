@@ -11,24 +11,27 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sandboxfile.core.digest import Digest, is_digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
+from sandboxfile.store.accounting import Account, Row, account
 from sandboxfile.store.atomic import TEMPORARY, unique
 from sandboxfile.store.database import LOGS, generations
 from sandboxfile.store.failure import reported, store_error
 from sandboxfile.store.faults import point
-from sandboxfile.store.gc import DAY, GRACE, KEEP_DAYS, Garbage, Item, KeptWorkspace, Survey, collect
+from sandboxfile.store.gc import DAY, GRACE, Garbage, Item, KeptWorkspace, Policy, Survey, collect
 from sandboxfile.store.locks import is_owned, try_acquire
 from sandboxfile.store.restore import LAYER_DOCUMENT, key_of_directory, read_layer
 from sandboxfile.store.store import Store
 from sandboxfile.store.uses import GC, used_by_the_living
 
-KINDS = ("layers", "packages", "indexes", "logs", "kept", "volumes", "workspaces", "garbage")
+HISTORY_DAYS = 180.0
+"""Builds are remembered so long at least, beside the last one of each environment."""
+KINDS = ("layers", "placements", "packages", "indexes", "logs", "kept", "volumes", "workspaces", "garbage")
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,29 @@ def survey(store: Store) -> Survey:
             workspaces=tuple(map(_workspace, _entries(store.workspaces))),
             kept=tuple(map(_workspace, _entries(store.kept))),
             blobs=_blobs(store),
-            indexes=tuple(map(_item, _entries(store.indexes))),
+            indexes=tuple(map(_tree, _entries(store.indexes))),
             logs=tuple(map(_item, _entries(store.logs))),
             staging=tuple(map(_item, _entries(store.staging))),
             strays=tuple(_item(entry) for entry in _entries(store.layers) if not _is_layer(entry)),
         )
 
 
-def sweep(store: Store, *, keep_days: float = KEEP_DAYS, dry_run: bool = False) -> Swept:
+def sweep(
+    store: Store, policy: Policy | None = None, *, min_free: int | None = None, dry_run: bool = False
+) -> Swept:
     """Take out of their places what nothing needs and what killed clients left.
 
+    With `min_free`, so much is taken out that the disk has that many bytes free, if there is enough to take.
     Directories end in `trash`: delete them with `empty_trash`, or each of `trash_entries` with the engine,
     which alone may delete what a sandbox's users own. With `dry_run` nothing is changed. StoreError.
     """
     now = store.clock()
+    policy = policy or Policy()
+    if min_free is not None:
+        policy = replace(policy, shortage=max(0, min_free - _free_bytes(store)))
     with store.locks.lock(GC):
         found = survey(store)
-        garbage = collect(found, now=now, keep_days=keep_days)
+        garbage = collect(found, now=now, policy=policy)
         sizes = _known_sizes(found, garbage)
         places = [("garbage", path) for path in _entries(store.trash)]
         if dry_run:
@@ -83,8 +92,9 @@ def sweep(store: Store, *, keep_days: float = KEEP_DAYS, dry_run: bool = False) 
             sizes["garbage"] += _dead_incoming(store, remove=True)
             places += _take_out(store, garbage)
             store.index.remove_stray_snapshot_files()
-            store.index.forget_older(now - keep_days * DAY)
-            _remove_damaged_indexes(store.home, before=now - keep_days * DAY)
+            store.index.forget_older(now - policy.keep_days * DAY)
+            store.index.forget_builds(now - max(policy.keep_days, HISTORY_DAYS) * DAY)
+            _remove_damaged_indexes(store.home, before=now - policy.keep_days * DAY)
             _remove_unfinished(store.home, before=now - GRACE)
     if not dry_run:
         store.locks.remove_unheld()
@@ -124,7 +134,7 @@ def disk_usage(store: Store) -> dict[str, int]:
     with reported("looking through the store"):
         records = store.index.layers()
         sizes["layers"] = sum(r.size for key, r in records.items() if store.layer_dir(key).is_dir())
-        sizes["layers"] += tree_size(store.placements)
+        sizes["placements"] = tree_size(store.placements, links=False)
         sizes["packages"] = tree_size(store.blobs.directory / "sha256")
         sizes["indexes"] = tree_size(store.indexes)
         sizes["logs"] = tree_size(store.logs)
@@ -150,9 +160,39 @@ def disk_usage(store: Store) -> dict[str, int]:
     return sizes
 
 
-def tree_size(path: Path) -> int:
+def usage(store: Store, by: str) -> Account:
+    """What takes the disk by one of `accounting.BY`. By kind, what is in no layer and no package has rows of
+    its own."""
+    store.index.adopt_layers()
+    found = account(_things(store), store.index.build_places(), by, now=store.clock())
+    if by != "kind":
+        return found
+    sizes = disk_usage(store)
+    known = {row.name for row in found.rows} | {"layers", "total"}
+    more = [Row(kind, size=size) for kind, size in sizes.items() if kind not in known and size]
+    return Account(by, (*found.rows, *more), found.total + sum(row.size for row in more))
+
+
+def _things(store: Store) -> Survey:
+    """What takes the disk, without who uses it: for counting, not for deciding."""
+    index = store.index
+    with reported("looking through the store"):
+        layers = {key: record for key, record in index.layers().items() if store.layer_dir(key).is_dir()}
+        return Survey(
+            layers=layers,
+            snapshots=index.snapshots(),
+            volumes=index.volumes.all(),
+            heads=index.heads(),
+            blobs=_blobs(store),
+            indexes=tuple(map(_tree, _entries(store.indexes))),
+            logs=tuple(map(_item, _entries(store.logs))),
+        )
+
+
+def tree_size(path: Path, *, links: bool = True) -> int:
     """Bytes of the files below a path (or of the file itself), links not followed, a file of several names
-    counted once. A layer in the trash says its size itself; what may not be read counts as nothing."""
+    counted once (without `links`: not at all, for it is counted where its other name is). A layer in the
+    trash says its size itself; what may not be read counts as nothing."""
     document = _json(path / LAYER_DOCUMENT)
     if isinstance(document, dict) and isinstance(document.get("size"), int):
         return int(document["size"])
@@ -167,7 +207,7 @@ def tree_size(path: Path) -> int:
                         continue
                     found = entry.stat(follow_symlinks=False)
                     if found.st_nlink > 1:
-                        if (found.st_dev, found.st_ino) in seen:
+                        if not links or (found.st_dev, found.st_ino) in seen:
                             continue
                         seen.add((found.st_dev, found.st_ino))
                     total += found.st_size
@@ -181,7 +221,8 @@ def tree_size(path: Path) -> int:
 def _take_out(store: Store, garbage: Garbage) -> list[tuple[str, Path]]:
     """Remove garbage from its places; the directories' new places, by kind."""
     taken: list[tuple[str, Path]] = []
-    store.index.forget_layers(garbage.layers)
+    reasons = garbage.reasons("layers")
+    store.index.evict_layers({key: f"`cache gc`: {reasons[key]}" for key in garbage.layers})
     point("gc:forgotten")
     with reported("taking out what is not needed"):
         for key in garbage.layers:
@@ -274,6 +315,16 @@ def _item(path: Path) -> Item:
     except FileNotFoundError:
         return Item(path.name, 0.0)
     return Item(path.name, found.st_mtime, found.st_size)
+
+
+def _tree(path: Path) -> Item:
+    return Item(path.name, _item(path).used, tree_size(path))
+
+
+def _free_bytes(store: Store) -> int:
+    with reported("asking how much space is left"):
+        found = os.statvfs(store.home)
+    return found.f_bavail * found.f_frsize
 
 
 def _workspace(path: Path) -> KeptWorkspace:

@@ -37,10 +37,11 @@ class Used:
 
 
 class Uses:
-    """What this client uses."""
+    """What this client uses. In a read-only store nothing is named: nothing can be taken out of it."""
 
-    def __init__(self, locks: Locks) -> None:
+    def __init__(self, locks: Locks, *, read_only: bool = False) -> None:
         self._locks = locks
+        self._read_only = read_only
         self._path = locks.directory / "uses" / unique()
         self._descriptor = -1
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -72,6 +73,8 @@ class Uses:
                 self._descriptor = -1
 
     def _change(self, names: list[tuple[str, str]], by: int) -> None:
+        if self._read_only:
+            return
         with self._mutex, self._locks.lock(GC, shared=True), reported("noting what is in use"):
             changed = self._counts.copy()
             for name in names:

@@ -22,7 +22,9 @@ from typing import Any
 from sandboxfile import errors
 from sandboxfile.build.project import Project
 from sandboxfile.build.result import BuildResult, SnapshotInfo
+from sandboxfile.core.digest import Digest
 from sandboxfile.core.event import Notice, Outcome, Reporter, TaskFinished, TaskOutput, TaskStarted
+from sandboxfile.core.layer import LayerKey
 from sandboxfile.engine.base import Command, Completed, Stdio, Terminal
 from sandboxfile.engines.linux.probe import Requirement
 from sandboxfile.plan.model import Reconciled
@@ -30,6 +32,11 @@ from sandboxfile.plan.planner import plan
 from sandboxfile.plan.reconcile import reconcile
 from sandboxfile.spec.lock import LockedBase, Lockfile
 from sandboxfile.spec.model import Check, RunStep, Sandboxfile, ScratchRequest
+from sandboxfile.store.accounting import Account, Row
+from sandboxfile.store.consistency import Checked, Problem, Remedy
+from sandboxfile.store.gc import Garbage, Verdict
+from sandboxfile.store.records import Done, PastBuild
+from sandboxfile.store.sweep import Swept
 
 SLUG = "demo-0123456789abcdef"
 
@@ -221,7 +228,14 @@ class FakeClient:
     def check_lock(self, project: Project) -> None:
         self._may_raise("check_lock")
 
-    async def plan(self, project: Project, *, locked: bool = False, force: Sequence[str] = ()) -> Reconciled:
+    async def plan(
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        force: Sequence[str] = (),
+        since: str | None = None,
+    ) -> Reconciled:
         self._may_raise("plan")
         planned = plan(project.sandboxfile, LOCK, ())
         return reconcile(
@@ -229,9 +243,22 @@ class FakeClient:
         )
 
     async def build(
-        self, project: Project, *, locked: bool = False, offline: bool = False, force: Sequence[str] = ()
+        self,
+        project: Project,
+        *,
+        locked: bool = False,
+        offline: bool = False,
+        force: Sequence[str] = (),
+        expect_cached: bool = False,
     ) -> BuildResult:
         record("build", locked=locked, offline=offline, force=list(force))
+        if expect_cached:
+            raise errors.CacheMiss(
+                "`run-1` would have to be built: command: a -> b",
+                "run-1",
+                "command: a -> b",
+                details=("command: a -> b",),
+            )
         if self.script.get("wait"):
             record("waiting")
             try:
@@ -288,15 +315,50 @@ class FakeClient:
     async def remove_snapshot(self, slug: str) -> None:
         record("removed", slug=slug)
 
+    def find_layer(self, digits: str) -> None:
+        return None
+
     def layer_log(self, key: str) -> str | None:
         return "made\n" if self.script.get("log") else None
 
-    async def disk_usage(self) -> Mapping[str, int]:
-        return {"layers": 437_000_000, "logs": 1200, "total": 437_001_200}
+    async def disk_usage(self, by: str = "kind") -> Account:
+        record("du", by=by)
+        rows = (
+            Row("layers: apt", 2, 0, 437_000_000, 400_000_000, 1_700_000_000.0),
+            Row("logs", size=1200),
+        )
+        return Account(by, rows, 437_001_200)
 
-    async def gc(self, **options: Any) -> Mapping[str, int]:
+    async def gc(self, **options: Any) -> Swept:
         record("gc", **options)
-        return {"layers": 1_000_000, "total": 1_000_000}
+        verdicts = (
+            Verdict("layers", KEY, "apt-1", 1_000_000, True, "nothing needs it"),
+            Verdict("layers", KEY[:-1] + "0", "base", 2, False, "the snapshot demo-1 needs it"),
+        )
+        garbage = Garbage(layers=(LayerKey(Digest(KEY)),), verdicts=verdicts)
+        return Swept(garbage, {"layers": 1_000_000, "logs": 0, "total": 1_000_000})
+
+    async def check_store(self, **options: Any) -> Checked:
+        record("check", **options)
+        problem = Problem("layer", KEY, "`apt-1`: its directory is missing", Remedy.REPAIR)
+        looked_at = {"layers": 3, "snapshots": 1}
+        if options["repair"]:
+            return Checked(repaired=(problem,), looked_at=looked_at)
+        return Checked((problem,) if self.script.get("damaged") else (), (), ("trash/x",), looked_at)
+
+    def builds(self, project: Project) -> tuple[PastBuild, ...]:
+        return () if self.script.get("empty") else (PAST,)
+
+    def past_build(self, project: Project, which: str) -> PastBuild:
+        if which != "1":
+            raise errors.UsageError(f"no build `{which}` of this environment is remembered")
+        return PAST
+
+    def has_layer(self, key: str) -> bool:
+        return False
+
+    def eviction(self, key: str) -> None:
+        return None
 
     async def close(self) -> None:
         record("close")
@@ -308,6 +370,24 @@ class FakeClient:
         await self.close()
 
 
+KEY = "sha256:" + "a" * 64
+PAST = PastBuild(
+    "demo",
+    1,
+    SLUG,
+    {"run-1": LayerKey(Digest(KEY))},
+    {"run-1": {"kind": "run", "definition": {"command": "make old", "parents": []}}},
+    (
+        Done(
+            "run-1",
+            "build",
+            "definition-changed",
+            "command: make -> make old",
+            ("command: make -> make old",),
+        ),
+    ),
+    1_700_000_000.0,
+)
 LOCK = Lockfile(base=LockedBase(request="scratch", kind="scratch", architecture="amd64", epoch=1_700_000_000))
 LOOK = "look around with `sandboxfile debug`"
 TEXT = "name: demo\nbase: scratch\nrun: [make all]\n"

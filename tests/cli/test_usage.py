@@ -61,8 +61,19 @@ def test_help_names_every_verb(sandboxfile: Make) -> None:
             "hint: `sandboxfile shell --help` shows how to use it",
         ),
         (["snapshots", "foo"], "error: `snapshots` cannot `foo`\nhint: it knows list, show and rm"),
-        (["cache", "foo"], "error: `cache` cannot `foo`\nhint: it knows du and gc"),
-        (["cache", "du", "--dry-run"], "error: `--all`, `--dry-run` and `--keep-days` belong to `cache gc`"),
+        (["cache", "foo"], "error: `cache` cannot `foo`\nhint: it knows du, gc and check"),
+        (["cache", "du", "--dry-run"], "error: `--dry-run` belongs to `cache gc`"),
+        (["cache", "gc", "--full"], "error: `--full` belongs to `cache check`"),
+        (["cache", "gc", "--by", "age"], "error: `--by` belongs to `cache du`"),
+        (
+            ["cache", "gc", "--max-size", "much"],
+            "error: --max-size: `much` is no size such as 500MB or 20GB\n"
+            "hint: `sandboxfile cache --help` shows how to use it",
+        ),
+        (
+            ["explain", "--log", "--since", "1", "run-1"],
+            "error: `--log`, `--since`, `--build` and `--builds` exclude each other",
+        ),
         (["explain", "--log"], "error: `--log` needs a layer\nhint: `sandboxfile plan` names them"),
         (
             ["lock", "--check", "--refresh"],

@@ -156,19 +156,89 @@ def test_snapshots_are_listed_shown_and_removed(sandboxfile: Make) -> None:
 
 def test_cache_shows_and_frees(sandboxfile: Make) -> None:
     session = sandboxfile().fake()
-    session.run("cache").stdout(
+    shown = session.run("cache").exits(0).out.splitlines()
+    assert [line.split() for line in shown] == [
+        ["KIND", "LAYERS", "PACKAGES", "SIZE", "SHARED", "LAST", "USED"],
+        ["layers:", "apt", "2", "-", "437", "MB", "400", "MB", *shown[1].split()[-2:]],
+        ["logs", "-", "-", "1.2", "kB", "-", "-"],
+        ["total", "437", "MB"],
+    ]
+    session.run("cache", "du", "--by", "group", "--json").exits(0)
+    assert session.calls("du")[-1] == {"by": "group"}
+    document = session.run("cache", "--json").json()
+    assert (document["by"], document["total"], document["rows"][0]["shared"]) == (
+        "kind",
+        437_001_200,
+        400_000_000,
+    )
+
+
+def test_gc_says_what_goes_and_why(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("cache", "gc", "--dry-run", "--keep-days", "2").stdout(
         """
-        layers  437 MB
-        logs    1.2 kB
-        total   437 MB
+        layers  1.0 MB
+        total   1.0 MB
         """
-    ).exits(0)
-    session.run("cache", "gc", "--dry-run", "--keep-days", "2").stderr("1.0 MB would be freed").exits(0)
+    ).stderr("would go:  layers  apt-1  1.0 MB  nothing needs it\n1.0 MB would be freed").exits(0)
     call = session.calls("gc")[0]
     assert (call["dry_run"], call["keep_days"]) == (True, 2.0)
-    session.run("cache", "gc", "--all").stderr("1.0 MB freed").exits(0)
+    session.run("cache", "gc", "--max-size", "2GB", "--keep-bytes", "1MB", "--min-free", "5GB", "-q").exits(0)
+    call = session.calls("gc")[1]
+    assert (call["max_size"], call["keep_bytes"], call["min_free"]) == (
+        2_000_000_000,
+        1_000_000,
+        5_000_000_000,
+    )
+    assert "stays:  layers  base  2 B  the snapshot demo-1 needs it" in session.run("cache", "gc", "-v").err
+    evicted = session.run("cache", "gc", "--json").json()["evicted"]
+    assert [(each["title"], each["reason"]) for each in evicted] == [("apt-1", "nothing needs it")]
+
+
+def test_gc_of_everything_forgets_the_snapshots_first(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("cache", "gc", "--all").exits(0)
     assert session.calls("removed") == [{"slug": SLUG}]
-    assert session.run("cache", "--json").json()["logs"] == 1200
+    assert session.calls("gc")[0]["keep_days"] == 0.0
+
+
+def test_cache_check_exits_1_with_what_is_wrong_and_what_repairs_it(sandboxfile: Make) -> None:
+    session = sandboxfile().fake(damaged=True)
+    session.run("cache", "check").stdout(
+        f"layer sha256:{'a' * 64}: `apt-1`: its directory is missing; "
+        "repaired by sandboxfile cache check --repair"
+    ).stderr(
+        """
+        1 leftover of killed programs, which `sandboxfile cache gc` removes
+        1 problem in 3 layers, 1 snapshot
+        """
+    ).exits(1)
+    session.run("cache", "check", "--repair", "-q").stdout("").exits(0)
+    document = sandboxfile().fake().run("cache", "check", "--full", "--json").exits(0).json()
+    assert (document["problems"], document["leftovers"]) == ([], ["trash/x"])
+
+
+def test_explain_lists_and_explains_earlier_builds(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    listed = session.run("explain", "--builds").exits(0).out.splitlines()
+    assert listed[1].split()[0] == "1"
+    assert listed[1].endswith("1      run-1: command: make -> make old")
+    explained = session.run("explain", "--build", "1", "run-1").exits(0).out
+    assert "action   build: command: make -> make old" in explained
+    assert "command  make old" in explained
+    assert "now      no longer in the store" in explained
+    assert session.run("explain", "--build", "1", "--json").json()["actions"][0]["name"] == "run-1"
+    session.run("explain", "--build", "7").exits(2)
+    session.run("explain", "--build", "1", "apt-9").stderr(
+        "error: build 1 had no layer or check called `apt-9`\nhint: it had run-1"
+    ).exits(2)
+
+
+def test_expect_cached_fails_with_the_first_miss(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    ran = session.run("build", "--expect-cached").stdout("").exits(1)
+    assert ran.err.startswith("error: `run-1` would have to be built: command: a -> b")
+    session.run("build", "--expect-cached", "--force", "run-1").exits(2)
 
 
 def test_schema_is_json(sandboxfile: Make) -> None:

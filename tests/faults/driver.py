@@ -19,6 +19,7 @@ from pathlib import Path
 from sandboxfile.core.layer import RunLayer, SnapshotConfig, snapshot_key
 from sandboxfile.core.slug import slug_of
 from sandboxfile.store import faults
+from sandboxfile.store.gc import Policy
 from sandboxfile.store.records import LayerRecord, SnapshotRecord, layer_document, layer_record
 from sandboxfile.store.store import Store
 from sandboxfile.store.sweep import empty_trash, sweep
@@ -79,7 +80,7 @@ def remove(store: Store, number: int) -> None:
 
 
 def collect(store: Store, number: int) -> None:
-    sweep(store, keep_days=0)
+    sweep(store, Policy(keep_days=0))
     empty_trash(store)
 
 

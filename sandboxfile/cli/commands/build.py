@@ -9,6 +9,7 @@ from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
 from sandboxfile.cli.safe import safe
 from sandboxfile.core.units import plural, seconds_text
+from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
     from sandboxfile.api import AsyncClient, BuildResult
@@ -25,12 +26,20 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--force", metavar="LAYER", action="append", default=[], help="build this layer again (repeatable)"
     )
+    parser.add_argument(
+        "--expect-cached",
+        action="store_true",
+        default=False,
+        help="build and run nothing: exit 1 at the first layer or check that is not there, and say why",
+    )
 
 
 def execute(invocation: Invocation) -> int:
     """Build, and print the slug."""
     args, console = invocation.args, invocation.console
 
+    if args.force and args.expect_cached:
+        raise UsageError("`--force` and `--expect-cached` exclude each other")
     client = invocation.client()
     # Without the event loop: a build that finds nothing changed is over before asyncio would be imported.
     same = None if args.force else invocation.unchanged(client)
@@ -41,7 +50,11 @@ def execute(invocation: Invocation) -> int:
     async def work(client: AsyncClient) -> int:
         project = invocation.load(client)
         result = await client.build(
-            project, locked=args.locked, offline=args.offline, force=tuple(args.force)
+            project,
+            locked=args.locked,
+            offline=args.offline,
+            force=tuple(args.force),
+            expect_cached=args.expect_cached,
         )
         invocation.progress.close()
         if result.lock_changes:

@@ -13,11 +13,15 @@ from sandboxfile.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from sandboxfile.api import AsyncClient
+    from sandboxfile.build.why import KnownLayer
     from sandboxfile.plan.model import Plan, PlannedLayer, Reconciled
 
 DESCRIPTION = """Show what a layer is made of, what happens to it and why, what changed since the
 last build, its size, and the rules that make its bytes equal. LAYER is a name or the beginning of
-a key, as in `sandboxfile plan`; without it, everything is explained."""
+a key, as in `sandboxfile plan`; without it, everything is explained. The beginning of a key may
+also be that of a layer of an earlier build or of another environment, there or evicted. BUILD is
+the number of an earlier build of this environment, or its slug; `--builds` lists what is
+remembered."""
 
 
 def configure(parser: Parser) -> None:
@@ -25,6 +29,15 @@ def configure(parser: Parser) -> None:
     parser.add_argument("layer", metavar="LAYER", nargs="?", default=None, help="a layer or a check")
     parser.add_argument(
         "--log", action="store_true", default=False, help="print the full log of the layer's build"
+    )
+    parser.add_argument(
+        "--since", metavar="BUILD", default=None, help="say what changed since this build, not the last one"
+    )
+    parser.add_argument(
+        "--build", metavar="BUILD", default=None, help="explain what this earlier build did, and why"
+    )
+    parser.add_argument(
+        "--builds", action="store_true", default=False, help="list the builds that are remembered"
     )
 
 
@@ -34,14 +47,22 @@ def execute(invocation: Invocation) -> int:
     if args.log and args.layer is None:
         raise UsageError("`--log` needs a layer", hint="`sandboxfile plan` names them")
 
-    async def work(client: AsyncClient) -> int:
-        from sandboxfile.plan.render import render_explain
+    if sum(map(bool, (args.log, args.since, args.build, args.builds))) > 1:
+        raise UsageError("`--log`, `--since`, `--build` and `--builds` exclude each other")
+    if args.builds and args.layer is not None:
+        raise UsageError("`--builds` lists whole builds", hint="leave the layer out, or use `--build`")
 
-        reconciled = await client.plan(invocation.load(client), locked=args.locked)
+    async def work(client: AsyncClient) -> int:
+        if args.builds or args.build:
+            return _past(invocation, client)
+        reconciled = await client.plan(invocation.load(client), locked=args.locked, since=args.since)
         invocation.progress.close()
         plan = reconciled.plan
         names = [layer.name for layer in plan.layers] + [check.name for check in plan.checks]
         if args.layer is not None:
+            known = _elsewhere(client, plan, args.layer)
+            if known is not None:
+                return _explain_known(invocation, client, known, plan)
             names = [_name_of(reconciled, args.layer)]
         if args.log:
             _print_log(invocation, client, plan, names[0])
@@ -60,7 +81,57 @@ def execute(invocation: Invocation) -> int:
             )
         return DONE
 
+    from sandboxfile.plan.render import render_explain
+
     return invocation.run(work)
+
+
+def _past(invocation: Invocation, client: AsyncClient) -> int:
+    """List the builds that are remembered, or explain one."""
+    from sandboxfile.cli import past
+
+    args, console = invocation.args, invocation.console
+    project = invocation.load(client)
+    if args.builds:
+        builds = client.builds(project)
+        if console.json:
+            console.document([past.build_document(build) for build in builds])
+        elif builds:
+            console.data(past.builds_text(builds))
+        else:
+            console.say("no build of this environment is remembered")
+        return DONE
+    build = client.past_build(project, args.build)
+    names = past.node_names(build, args.layer)
+    if console.json:
+        document = past.build_document(build)
+        document["actions"] = [each for each in document["actions"] if each["name"] in names]
+        console.document(document)
+    else:
+        console.data(past.past_text(client, build, names))
+    return DONE
+
+
+def _elsewhere(client: AsyncClient, plan: Plan, wanted: str) -> KnownLayer | None:
+    """The layer that the beginning of a key stands for, when it is none of this plan's."""
+    digits = wanted.removeprefix("sha256:")
+    keys: dict[str, str] = {layer.name: layer.key for layer in plan.layers}
+    keys |= {check.name: check.key for check in plan.checks}
+    if wanted in keys or any(key.partition(":")[2].startswith(digits) for key in keys.values()):
+        return None
+    return client.find_layer(wanted)
+
+
+def _explain_known(invocation: Invocation, client: AsyncClient, known: KnownLayer, plan: Plan) -> int:
+    from sandboxfile.cli import past
+
+    if invocation.args.log:
+        _print_log_of(invocation, client, known.name, known.key)
+    elif invocation.console.json:
+        invocation.console.document(past.known_document(client, known, plan))
+    else:
+        invocation.console.data(past.known_text(client, known, plan))
+    return DONE
 
 
 def _name_of(reconciled: Reconciled, wanted: str) -> str:
@@ -74,14 +145,18 @@ def _name_of(reconciled: Reconciled, wanted: str) -> str:
 def _print_log(invocation: Invocation, client: AsyncClient, plan: Plan, name: str) -> None:
     keys: dict[str, str] = {layer.name: layer.key for layer in plan.layers}
     keys |= {check.name: check.key for check in plan.checks}
-    log = client.layer_log(keys[name])
+    _print_log_of(invocation, client, name, keys[name])
+
+
+def _print_log_of(invocation: Invocation, client: AsyncClient, name: str, key: str) -> None:
+    log = client.layer_log(key)
     if log is None:
         raise StoreError(
             f"no log is kept for `{name}`",
             hint="it gets one when it is built here; `sandboxfile build --force` builds it again",
         )
     if invocation.console.json:
-        invocation.console.document({"name": name, "key": keys[name], "log": log})
+        invocation.console.document({"name": name, "key": key, "log": log})
     else:
         # A log may be sent to a file as it was written, but not to a terminal.
         invocation.console.data(safe(log) if invocation.console.out.isatty() else log)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.linux.helper_client import HelperClient
@@ -215,6 +216,14 @@ class LinuxEngine:
     async def freeze_volume(self, volume: str, definition: Definition, key: LayerKey) -> Committed:
         """Make a layer of what a volume holds, by a rename."""
         return await self.volumes.freeze(volume, definition, key)
+
+    async def measure(self, key: LayerKey) -> Digest | None:
+        """The digest of a layer's content as it is now; None for one in a file system of its own."""
+        if self.layers.sealed(key).image:
+            return None
+        content = {"root": str(self.layers.directory(key) / "fs")}
+        found = await work(self.helper, "seal", {"epoch": None}, content)
+        return Digest(found["diff_id"])
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop committed layers; those a sandbox or workspace of this client uses go when it ends."""

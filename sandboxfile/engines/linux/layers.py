@@ -23,6 +23,7 @@ from sandboxfile.core.digest import Digest, hexadecimal
 from sandboxfile.core.layer import Definition, LayerKey, preimage
 from sandboxfile.engine.base import Committed
 from sandboxfile.errors import EngineError, StoreError
+from sandboxfile.store.durability import this_boot
 
 VERSION = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -133,6 +134,8 @@ class Layers:
             "created": time.time(),
             "implied": None if sealed.implied is None else list(sealed.implied),
             "image": sealed.image,
+            # Content that no build makes again is believed as it is.
+            "boot": this_boot() if committed.diff_id else None,
         }
         prepared = workspace / "layer"
         write_json(prepared / "layer.json", record)

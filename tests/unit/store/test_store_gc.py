@@ -14,7 +14,7 @@ from store_making import Clock, CommitLayer, MakeSnapshot
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
-from sandboxfile.store.gc import DAY, GRACE, Garbage, Item, KeptWorkspace, Survey, collect
+from sandboxfile.store.gc import DAY, GRACE, Garbage, Item, KeptWorkspace, Policy, Survey, collect
 from sandboxfile.store.locks import own_new
 from sandboxfile.store.records import Failure, Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.store import Store
@@ -34,7 +34,7 @@ def layer(letter: str, *parents: str, used: float = 0.0) -> tuple[LayerKey, Laye
 
 
 def removed(survey: Survey, *, keep_days: float = 7) -> str:
-    garbage = collect(survey, now=NOW, keep_days=keep_days)
+    garbage = collect(survey, now=NOW, policy=Policy(keep_days=keep_days))
     return "".join(each[-1] for each in garbage.layers)
 
 
@@ -76,8 +76,8 @@ def test_the_stack_of_a_kept_workspace_stays_while_debug_can_open_it() -> None:
     failure = Failure("e", "w-1", "run-1", {}, created=NOW - DAY)
     survey = Survey(layers=LAYERS, kept=(kept,), failures=(failure,))
     assert removed(survey) == "cd"
-    assert collect(survey, now=NOW, keep_days=7).kept == ()
-    assert collect(survey, now=NOW, keep_days=0).kept == ("w-1",)
+    assert collect(survey, now=NOW, policy=Policy(keep_days=7)).kept == ()
+    assert collect(survey, now=NOW, policy=Policy(keep_days=0)).kept == ("w-1",)
     assert removed(replace(survey, failures=())) == "abcd"
 
 
@@ -114,9 +114,9 @@ def test_a_sweep_takes_out_and_leaves_what_is_needed(
     os.utime(store.blobs.path(blob), (1, 1))
     store.log_path(unneeded.key).write_text("log")
     os.utime(store.log_path(unneeded.key), (1, 1))
-    dry = sweep(store, keep_days=0, dry_run=True)
+    dry = sweep(store, Policy(keep_days=0), dry_run=True)
     assert store.layer_dir(unneeded.key).is_dir()
-    swept = sweep(store, keep_days=0)
+    swept = sweep(store, Policy(keep_days=0))
     assert swept == dry
     assert set(swept.garbage.layers) == {unneeded.key, unrecorded.key}
     assert (swept.sizes["layers"], swept.sizes["packages"], swept.sizes["logs"]) == (507, 5, 3)
@@ -127,7 +127,7 @@ def test_a_sweep_takes_out_and_leaves_what_is_needed(
     assert len(trash_entries(store)) == 2
     empty_trash(store)
     assert trash_entries(store) == ()
-    assert sweep(store, keep_days=0).garbage == Garbage()
+    assert sweep(store, Policy(keep_days=0)).garbage == Garbage()
 
 
 def test_a_removed_snapshots_layers_go_with_the_next_sweep(
@@ -144,12 +144,12 @@ def test_a_removed_snapshots_layers_go_with_the_next_sweep(
 def test_what_a_living_client_holds_stays_until_it_lets_go(store: Store, commit_layer: CommitLayer) -> None:
     made = commit_layer("made")
     with store.in_use([made.key]), Store.open(store.home, clock=store.clock) as other:
-        assert sweep(other, keep_days=0).garbage.layers == ()
+        assert sweep(other, Policy(keep_days=0)).garbage.layers == ()
         with store.in_use([made.key]):
             pass
-        assert sweep(other, keep_days=0).garbage.layers == ()
+        assert sweep(other, Policy(keep_days=0)).garbage.layers == ()
     store.uses.close()
-    assert sweep(store, keep_days=0).garbage.layers == (made.key,)
+    assert sweep(store, Policy(keep_days=0)).garbage.layers == (made.key,)
 
 
 def test_what_a_killed_client_held_is_free(store: Store, commit_layer: CommitLayer) -> None:
@@ -164,9 +164,9 @@ def test_what_a_killed_client_held_is_free(store: Store, commit_layer: CommitLay
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert sweep(store, keep_days=0).garbage.layers == ()
+        assert sweep(store, Policy(keep_days=0)).garbage.layers == ()
         process.kill()
-    assert sweep(store, keep_days=0).garbage.layers == (made.key,)
+    assert sweep(store, Policy(keep_days=0)).garbage.layers == (made.key,)
     assert os.listdir(store.locks.directory / "uses") == []
 
 
@@ -214,7 +214,7 @@ def test_a_layer_whose_document_is_damaged_goes_and_is_then_absent(
 
 def test_the_engine_may_delete_what_was_taken_out(store: Store, commit_layer: CommitLayer) -> None:
     commit_layer("made")
-    sweep(store, keep_days=0)
+    sweep(store, Policy(keep_days=0))
     deleted: list[Path] = []
     empty_trash(store, deleted.append)
     assert deleted == list(trash_entries(store))
@@ -225,7 +225,7 @@ def test_what_cannot_be_deleted_is_said_after_the_rest_is_gone(
 ) -> None:
     commit_layer("a")
     commit_layer("b")
-    sweep(store, keep_days=0)
+    sweep(store, Policy(keep_days=0))
     first, _ = trash_entries(store)
 
     def delete(path: Path) -> None:
@@ -246,7 +246,7 @@ def test_old_remembered_work_goes_and_young_stays(store: Store, clock: Clock) ->
     store.index.remember_check(check, 1.0)
     clock.now += 10 * DAY
     store.index.keep_document("control", "young", 2)
-    sweep(store, keep_days=5)
+    sweep(store, Policy(keep_days=5))
     assert store.index.documents("control", ["old", "young"]) == {"young": 2}
     assert store.index.passed([check]) == {check}
 
@@ -255,10 +255,10 @@ def test_a_damaged_index_is_removed_when_it_is_old(store: Store, clock: Clock) -
     store.index.snapshots()
     (store.home / "index.sqlite").write_bytes(b"damaged" * 1000)
     clock.now = time.time()
-    sweep(store, keep_days=1)
+    sweep(store, Policy(keep_days=1))
     assert (store.home / "index.sqlite").exists()
     clock.now += 2 * DAY
-    sweep(store, keep_days=1)
+    sweep(store, Policy(keep_days=1))
     assert sorted(path.name for path in store.home.glob("index.*sqlite")) == ["index.2.sqlite"]
     assert store.index.snapshots() == ()
 

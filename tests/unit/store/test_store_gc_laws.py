@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
-from sandboxfile.store.gc import DAY, Survey, collect
+from sandboxfile.store.gc import DAY, Policy, Survey, collect
 from sandboxfile.store.records import Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.uses import Used
 
@@ -53,7 +53,7 @@ def enumerate_names(stack: tuple[LayerKey, ...]) -> list[tuple[str, LayerKey]]:
 
 @given(surveys(), st.sampled_from([0.0, 1.0, 7.0, 30.0]))
 def test_nothing_that_is_needed_goes_with_anything_it_builds_on(survey: Survey, keep_days: float) -> None:
-    gone = set(collect(survey, now=NOW, keep_days=keep_days).layers)
+    gone = set(collect(survey, now=NOW, policy=Policy(keep_days=keep_days)).layers)
     needed = set(survey.used.layers) | {each for s in survey.snapshots for each in s.layers}
     assert not gone & needed
     for record in survey.layers.values():
@@ -63,13 +63,13 @@ def test_nothing_that_is_needed_goes_with_anything_it_builds_on(survey: Survey, 
 
 @given(surveys(), st.sampled_from([0.0, 1.0, 7.0, 30.0]))
 def test_what_is_left_has_no_garbage(survey: Survey, keep_days: float) -> None:
-    gone = collect(survey, now=NOW, keep_days=keep_days).layers
+    gone = collect(survey, now=NOW, policy=Policy(keep_days=keep_days)).layers
     left = {each: record for each, record in survey.layers.items() if each not in gone}
     rest = Survey(survey.busy, left, survey.snapshots, survey.heads, used=survey.used)
-    assert collect(rest, now=NOW, keep_days=keep_days).layers == ()
+    assert collect(rest, now=NOW, policy=Policy(keep_days=keep_days)).layers == ()
 
 
 @given(surveys())
 def test_keeping_longer_never_removes_more(survey: Survey) -> None:
-    removed = [set(collect(survey, now=NOW, keep_days=days).layers) for days in (0, 1, 7, 30)]
+    removed = [set(collect(survey, now=NOW, policy=Policy(keep_days=days)).layers) for days in (0, 1, 7, 30)]
     assert all(longer <= shorter for shorter, longer in itertools.pairwise(removed))
