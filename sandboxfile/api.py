@@ -88,9 +88,10 @@ class AsyncClient:
     @cached_property
     def store(self) -> Store:
         """The store."""
+        from sandboxfile.inputs.settings import store_home
         from sandboxfile.store.store import Store
 
-        return Store.open(self.settings.home)
+        return Store.open(store_home(os.environ, home=self._home))
 
     @property
     def engine(self) -> Engine:

@@ -25,7 +25,8 @@ from sandboxfile.errors import BuildError, SandboxfileError, StepFailed, VerifyF
 from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled
 from sandboxfile.plan.schedule import schedule_of
 from sandboxfile.store.durability import this_boot
-from sandboxfile.store.failure import full_disk, store_error
+from sandboxfile.store.failure import full_disk, reported, store_error
+from sandboxfile.store.faults import point
 from sandboxfile.store.records import layer_record
 from sandboxfile.store.store import Store
 
@@ -115,6 +116,8 @@ class Builder:
         try:
             async with self._store.locks.exclusive(f"layer-{hexadecimal(layer.key)}", on_wait=wait.begin):
                 wait.end()
+                with reported(f"building `{layer.name}`"):
+                    point("build:locked")
                 if layer.key in await self._present([layer.key]) and not forced:
                     outcomes.reused.append(layer.name)
                     outcome, detail = Outcome.REUSED, "built by another process meanwhile"
@@ -123,7 +126,10 @@ class Builder:
                     self._store.index.forget_layers([layer.key])
                     await self._engine.remove([layer.key])
                 committed = await self._build_logged(layer, task)
-                self._record(layer, committed)
+                with reported(f"recording `{layer.name}`"):
+                    point("build:committed")
+                    self._record(layer, committed)
+                    point("build:recorded")
                 outcomes.built.append(layer.name)
                 outcome, detail = Outcome.DONE, f"{committed.entries} files, {size_text(committed.size)}"
         except LayerFailedError as error:

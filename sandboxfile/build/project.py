@@ -96,16 +96,20 @@ class Project:
         return load(text, LOCK_NAME)
 
     def write_lock(self, lock: Lockfile) -> bool:
-        """Put a lock beside the file, whole or not at all. False when it was already that."""
+        """Put a lock beside the file, whole or not at all. False when it was already that. One at a time."""
         from sandboxfile.spec.lockfile import dump
+        from sandboxfile.store.faults import point
 
         text = dump(lock)
         try:
             if self.lock_path.exists() and self.lock_path.read_text("utf-8") == text:
                 return False
+            for left in self.directory.glob(f".{LOCK_NAME}.*"):
+                left.unlink(missing_ok=True)  # of somebody who was killed here
             part = self.lock_path.with_name(f".{LOCK_NAME}.{os.getpid()}")
             try:
                 part.write_text(text, "utf-8")
+                point("lock:written")
                 part.replace(self.lock_path)
             finally:
                 part.unlink(missing_ok=True)

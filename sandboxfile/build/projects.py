@@ -16,6 +16,7 @@ from sandboxfile.errors import LockStale
 if TYPE_CHECKING:
     from sandboxfile.core.digest import Digest
     from sandboxfile.inputs.context import ContextTree
+    from sandboxfile.inputs.fingerprint import Fingerprint
     from sandboxfile.plan.model import Reconciled
     from sandboxfile.spec.lock import LockedBase, Lockfile
 
@@ -167,7 +168,10 @@ class Projects:
         before anything is done.
         """
         from sandboxfile.build.builder import Outcomes
+        from sandboxfile.build.memo import context_fingerprint
         from sandboxfile.build.why import check_cached
+        from sandboxfile.store.failure import reported
+        from sandboxfile.store.faults import point
 
         started = time.monotonic()
         changes: tuple[str, ...] = ()
@@ -177,6 +181,7 @@ class Projects:
             if locked or expect_cached:
                 raise
             lock, changes = await self.lock(project, offline=offline)
+        before = context_fingerprint(project)
         context = self._scan(project)
         reconciled = await self._plan(project, lock, context, force)
         if expect_cached:
@@ -190,8 +195,11 @@ class Projects:
                 f"snapshot-{plan.slug}", on_wait=self._workshop.telling("the checks")
             ):
                 await builder.check(reconciled, outcomes)
-                self._publish(project, reconciled)
-        self._remember(project, context, plan.slug)
+                with reported("publishing a snapshot"):
+                    point("build:checked")
+                    self._publish(project, reconciled)
+                    point("build:published")
+        self._remember(project, context, plan.slug, before)
         return BuildResult(
             slug=plan.slug,
             built=tuple(outcomes.built),
@@ -205,6 +213,7 @@ class Projects:
         from sandboxfile.build.why import done
         from sandboxfile.core.digest import record_of
         from sandboxfile.plan.diff import records
+        from sandboxfile.store.faults import point
         from sandboxfile.store.records import Head, SnapshotRecord
 
         index, plan = self._parts.store.index, reconciled.plan
@@ -218,6 +227,7 @@ class Projects:
         if plan.config.start is not None:
             config["start"]["timeout"] = plan.config.start.timeout
         index.publish(SnapshotRecord(plan.slug, plan.key, plan.name, plan.stack, config, now, now))
+        point("build:unheaded")
         layers = {layer.name: layer.key for layer in plan.layers}
         index.set_head(Head(project.environment, plan.slug, layers, records(plan)), done(reconciled))
         index.clear_failure(project.environment)
@@ -245,8 +255,10 @@ class Projects:
             await builder.check(reconciled, outcomes, every=True)
         return tuple(outcomes.checked)
 
-    def _remember(self, project: Project, context: ContextTree, slug: str) -> None:
+    def _remember(
+        self, project: Project, context: ContextTree, slug: str, before: tuple[Fingerprint, int]
+    ) -> None:
         from sandboxfile.build.memo import remember
 
-        remember(self._parts.store, project, context, slug, self._parts.memo_salt)
+        remember(self._parts.store, project, context, slug, self._parts.memo_salt, before)
         self._parts.store.index.flush()

@@ -88,6 +88,16 @@ def load_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
     return settings
 
 
+def store_home(environ: Mapping[str, str], *, home: Path | None = None) -> Path:
+    """The store's directory alone, as `load_settings` has it; without reading the rest where it can."""
+    given = home or (Path(environ["SANDBOXFILE_HOME"]) if environ.get("SANDBOXFILE_HOME") else None)
+    if given is not None:
+        return given
+    if environ.get("SANDBOXFILE_CONFIG") or config_path(environ).exists():
+        return load_settings(environ).home
+    return _data_home(environ) / "sandboxfile"
+
+
 def config_path(environ: Mapping[str, str]) -> Path:
     """Where the settings file is looked for: SANDBOXFILE_CONFIG, else below XDG_CONFIG_HOME."""
     if named := environ.get("SANDBOXFILE_CONFIG"):

@@ -16,23 +16,25 @@ def unique() -> str:
     return f"{os.getpid()}-{os.urandom(6).hex()}"
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Make `path` a file of this content, on disk when the call returns. Raises OSError, and leaves nothing
-    behind then."""
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Make `path` a file of this content, on disk when the call returns (unless it need not be `durable`: a
+    loss of power may then leave any content). Raises OSError, and leaves nothing behind then."""
     beside = path.with_name(f"{TEMPORARY}{path.name}.{unique()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         point("atomic:written")
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
     point("atomic:renamed")
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:

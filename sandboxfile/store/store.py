@@ -10,6 +10,7 @@
     placements/             detached layers as the engine placed them on a stack
     indexes/ logs/          archive indexes by digest, full logs by layer
     staging/                directories of files made for one command
+    memos/                  what finished builds were made from, to recognise them again
     locks/ trash/           locks between processes; what gc has taken out and not deleted yet
     index.sqlite VERSION    the index; the version of this layout
 
@@ -25,17 +26,20 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from sandboxfile.core.digest import Digest, hexadecimal
-from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import StoreError
 from sandboxfile.store.atomic import write_atomically
-from sandboxfile.store.blobs import BlobStore
 from sandboxfile.store.failure import reported
 from sandboxfile.store.faults import point
-from sandboxfile.store.index import Index
-from sandboxfile.store.locks import Locks
-from sandboxfile.store.uses import Hold, Uses
+
+if TYPE_CHECKING:
+    from sandboxfile.core.digest import Digest
+    from sandboxfile.core.layer import LayerKey
+    from sandboxfile.store.blobs import BlobStore
+    from sandboxfile.store.index import Index
+    from sandboxfile.store.locks import Locks
+    from sandboxfile.store.uses import Hold, Uses
 
 STORE_VERSION = 1
 
@@ -53,11 +57,12 @@ _DIRECTORIES = (
     "indexes",
     "logs",
     "staging",
+    "memos",
     "locks",
     "locks/uses",
     "trash",
 )
-_FILES = ("index.", "idmap.json", ".VERSION.")
+_FILES = ("index.", "idmap.json", ".VERSION.", ".trial.")
 """How the names of files that may be there before `VERSION` begin."""
 
 
@@ -67,11 +72,8 @@ class Store:
     def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.home = home
         self.clock = clock
-        self.locks = Locks(home / "locks")
-        self.blobs = BlobStore(home / "blobs")
         self.read_only = not os.access(home, os.W_OK)
         """Whether nothing can be written: what is there can be looked at and run."""
-        self.uses = Uses(self.locks, read_only=self.read_only)
 
     @classmethod
     def open(cls, home: Path, *, clock: Callable[[], float] = time.time) -> Store:
@@ -86,9 +88,34 @@ class Store:
                 _make(home)
         return cls(home, clock=clock)
 
+    # A build that finds nothing changed needs none of these, nor what they import.
+
+    @cached_property
+    def locks(self) -> Locks:
+        """Locks between processes."""
+        from sandboxfile.store.locks import Locks
+
+        return Locks(self.home / "locks")
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """Packages, wheels and archives by content."""
+        from sandboxfile.store.blobs import BlobStore
+
+        return BlobStore(self.home / "blobs")
+
+    @cached_property
+    def uses(self) -> Uses:
+        """What this client keeps from gc."""
+        from sandboxfile.store.uses import Uses
+
+        return Uses(self.locks, read_only=self.read_only)
+
     @cached_property
     def index(self) -> Index:
         """The index, opened when first used."""
+        from sandboxfile.store.index import Index
+
         return Index(
             self.home,
             guard=lambda: self.locks.lock("index"),
@@ -137,6 +164,12 @@ class Store:
         return self.home / "staging"
 
     @property
+    def memos(self) -> Path:
+        """Where finished builds leave what they were made from; a memo's time of modification says when it
+        was last used."""
+        return self.home / "memos"
+
+    @property
     def trash(self) -> Path:
         """Where gc puts directories before they are deleted."""
         return self.home / "trash"
@@ -158,16 +191,16 @@ class Store:
 
     def layer_dir(self, key: LayerKey) -> Path:
         """The directory of a layer, whether or not it exists."""
-        return self.layers / hexadecimal(key)
+        return self.layers / key.partition(":")[2]
 
     def log_path(self, key: LayerKey) -> Path:
         """The full log of a layer's build, whether or not it exists."""
-        return self.logs / f"{hexadecimal(key)}.log"
+        return self.logs / f"{key.partition(':')[2]}.log"
 
     def index_dir(self, digest: Digest) -> Path:
         """The directory of an archive's index, by the digest of its signed file. The directory's time of
         modification says when it was last used."""
-        return self.indexes / hexadecimal(digest)
+        return self.indexes / digest.partition(":")[2]
 
     def in_use(self, layers: Iterable[LayerKey] = ()) -> Hold:
         """Keep layers, there or still to be built, from gc while a `with` block runs. See `Uses.hold`."""
@@ -175,7 +208,8 @@ class Store:
 
     def close(self) -> None:
         """Release what this client holds and close the index."""
-        self.uses.close()
+        if "uses" in self.__dict__:
+            self.uses.close()
         if "index" in self.__dict__:
             self.index.close()
 
@@ -235,6 +269,10 @@ def _make(home: Path) -> None:
                 hint="set SANDBOXFILE_HOME to an empty directory or to one that does not exist",
             )
     home.chmod(0o700)
+    if not (home / "VERSION").exists():
+        from sandboxfile.store.filesystem import FOR_STORE, require
+
+        require(home, FOR_STORE)
     for name in _DIRECTORIES:
         (home / name).mkdir(mode=0o700, exist_ok=True)
         point("store:directory")

@@ -92,6 +92,7 @@ def sweep(
             sizes["garbage"] += _dead_incoming(store, remove=True)
             places += _take_out(store, garbage)
             store.index.remove_stray_snapshot_files()
+            _remove_old_memos(store, before=now - max(policy.keep_days, 1) * DAY)
             store.index.forget_older(now - policy.keep_days * DAY)
             store.index.forget_builds(now - max(policy.keep_days, HISTORY_DAYS) * DAY)
             _remove_damaged_indexes(store.home, before=now - policy.keep_days * DAY)
@@ -295,11 +296,19 @@ def _remove_damaged_indexes(home: Path, *, before: float) -> None:
                 each.unlink(missing_ok=True)
 
 
+def _remove_old_memos(store: Store, *, before: float) -> None:
+    with reported("removing old memos"):
+        for path in _entries(store.memos):
+            if _item(path).used < before:
+                path.unlink(missing_ok=True)
+
+
 def _remove_unfinished(home: Path, *, before: float) -> None:
     with reported("removing what was left in the store"):
-        for path in home.glob(f"{TEMPORARY}VERSION.*"):
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+        for kind in ("VERSION", "trial"):
+            for path in home.glob(f"{TEMPORARY}{kind}.*"):
+                if path.stat().st_mtime < before:
+                    _delete_tree(path)
 
 
 def _entries(directory: Path) -> list[Path]:

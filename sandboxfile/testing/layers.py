@@ -239,6 +239,26 @@ async def equal_content_has_an_equal_diff_id(lab: Lab) -> None:
     expect(len(set(different.values())), len(different), "different contents")
 
 
+@promise(Capability.DIFF_ID)
+async def a_layer_measured_again_has_its_diff_id(lab: Lab) -> None:
+    """The digest of a layer's content, taken anew, is the one it was committed with, before and after it was
+    used; a layer that is not there cannot be measured."""
+    workspace = await lab.prepare()
+    await lab.succeed(
+        workspace, "mkdir -p /opt/d; echo text > /opt/d/f; cp /opt/d/f /opt/d/g; rm -f /etc/hosts"
+    )
+    definition = lab.definition(lab.base)
+    committed = await workspace.commit(definition, lab.key(definition))
+    expect(await lab.engine.measure(committed.key), committed.diff_id)
+    expect(await lab.seen((*lab.base, committed.key), "cat /opt/d/g"), "text")
+    expect(await lab.engine.measure(committed.key), committed.diff_id)
+    try:
+        await lab.engine.measure(lab.key(lab.definition(lab.base)))
+    except EngineError:
+        return
+    raise AssertionError("a layer that is not there was measured")
+
+
 @promise()
 async def workspaces_read_and_remove(lab: Lab) -> None:
     """`read` follows symlinks inside the workspace and never out of it; `remove` takes whole trees."""
@@ -296,6 +316,7 @@ PROMISES = (
     a_kept_workspace_can_be_opened_again,
     a_sandbox_on_a_kept_workspace_shows_it_and_leaves_it,
     equal_content_has_an_equal_diff_id,
+    a_layer_measured_again_has_its_diff_id,
     workspaces_read_and_remove,
     read_stays_inside,
 )

@@ -75,3 +75,50 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_the_version_is_the_distributions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert sandboxfile.__version__ == project["version"]
+
+
+def test_a_build_that_finds_nothing_changed_loads_neither_sqlite_nor_cryptography(tmp_path: Path) -> None:
+    # A memo as a finished build leaves it; the snapshot and its layer are there as far as names go.
+    script = """
+import json, sys
+from pathlib import Path
+from sandboxfile.build import memo
+from sandboxfile.cli.main import run
+from sandboxfile.inputs.fingerprint import fingerprint
+from sandboxfile.store.store import Store
+from sandboxfile import __version__
+directory, home = Path(sys.argv[1]), Path(sys.argv[2])
+store = Store.open(home)
+key = "sha256:" + "a" * 64
+store.layer_dir(key).mkdir()
+(store.layer_dir(key) / "layer.json").touch()
+(store.snapshots / "web-1.json").touch()
+files = [{"source": "app.py", "root": "", "content": None}]
+about = memo._key(directory / "Sandboxfile", {}, f"{__version__} linux")
+header = {
+    "format": memo.FORMAT, "key": about, "slug": "web-1", "layers": [key], "files": files, "trees": [],
+    "documents": {}, "text": memo._text(directory / "Sandboxfile", directory / "sandboxfile.lock"),
+}
+memo._write(store, about, header, fingerprint(str(directory), memo._sources(files)).content)
+code = run(["--home", str(home), "-C", str(directory), "build"])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+    project, home = tmp_path / "project", tmp_path / "home"
+    project.mkdir()
+    for name in ("Sandboxfile", "sandboxfile.lock", "app.py"):
+        (project / name).write_text(name)
+    done = subprocess.run(
+        [sys.executable, "-c", script, project, home], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "web-1\n"
+    code, names = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    assert set(names).isdisjoint(
+        {
+            *EXPENSIVE,
+            "hashlib",
+            "sandboxfile.store.index",
+            "sandboxfile.spec.model",
+            "sandboxfile.inputs.context",
+        }
+    )

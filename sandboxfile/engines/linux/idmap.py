@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sandboxfile.engines.linux.layers import storing
 from sandboxfile.errors import EngineError, HostError
+from sandboxfile.store.filesystem import FOR_LAYERS, require
 
 RANGE = 65536
 _FIRST_FREE = 0x30000
@@ -72,9 +73,11 @@ def load_ids(home: Path) -> IdMap:
         known = json.loads(record.read_text())
         ids = IdMap(known["mode"], known["uid"], known["gid"])
     except FileNotFoundError:
-        ids = choose_ids()
         with storing():
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            require(home, FOR_LAYERS)
+        ids = choose_ids()
+        with storing():
             beside = record.with_name(f".{RECORD}.{os.getpid()}")
             beside.write_text(json.dumps({"mode": ids.mode, "uid": ids.uid, "gid": ids.gid}) + "\n")
             try:

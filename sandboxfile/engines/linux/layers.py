@@ -24,6 +24,7 @@ from sandboxfile.core.layer import Definition, LayerKey, preimage
 from sandboxfile.engine.base import Committed
 from sandboxfile.errors import EngineError, StoreError
 from sandboxfile.store.durability import this_boot
+from sandboxfile.store.faults import point
 
 VERSION = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -140,12 +141,14 @@ class Layers:
         prepared = workspace / "layer"
         write_json(prepared / "layer.json", record)
         sync_directory(prepared)
+        point("commit:prepared")
         try:
             os.rename(prepared, self.directory(key))
         except OSError as error:
             if not self.has(key):
                 raise StoreError(f"the layer cannot be put into the store: {error.strerror}") from error
             return self.sealed(key)
+        point("commit:renamed")
         sync_directory(self.layers)
         self._sealed[key] = sealed
         return sealed

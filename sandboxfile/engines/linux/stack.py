@@ -18,6 +18,7 @@ from sandboxfile.engines.linux.layers import Layers, placement_name, write_json
 from sandboxfile.engines.linux.operations import MakeDirectory, OverlayMount, Unmount
 from sandboxfile.engines.linux.work import work
 from sandboxfile.errors import EngineError
+from sandboxfile.store.faults import point
 
 MOST_LAYERS = 400
 _EMPTY = "empty"
@@ -116,6 +117,7 @@ class Stacks:
                 await work(self._helper, "materialise", args, dirs | {"target": target})
             record = {"layer": key, "below": list(below_keys), "direct": direct}
             write_json(beside / "placement.json", record)
+            point("place:prepared")
             try:
                 os.rename(beside, place)
             except OSError:

@@ -30,6 +30,7 @@ from sandboxfile.engines.linux.runtime import Refused, runtime_environment
 from sandboxfile.engines.linux.runtimespec import STANDARD_POINTS, Container, config
 from sandboxfile.engines.linux.work import work
 from sandboxfile.errors import EngineError
+from sandboxfile.store.faults import point
 
 if TYPE_CHECKING:
     from sandboxfile.engines.linux.engine import LinuxEngine
@@ -200,6 +201,7 @@ class LinuxWorkspace:
         committed = Committed(
             key, Digest(found["diff_id"]), found["size"], found["entries"], tuple(found["unreproducible"])
         )
+        point("commit:sealed")
         detached = definition.kind == "files" and not definition.parents
         sealed = Sealed(committed, tuple(sorted(self._implied)) if detached else None)
         published = layers.publish(self._path, definition, key, sealed)
