@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.store.records import Failure, Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.uses import Used
 from sandboxfile.store.volumes import VolumeRecord
