@@ -106,7 +106,13 @@ class AsyncClient:
 
                 ca = self.settings.ca_bundle if self.settings.host_ca else None
                 runtime = self._runtime or self.settings.runtime
-                self._opened = LinuxEngine(self.store.home, runtime=runtime, host_ca=ca)
+                self._opened = LinuxEngine(
+                    self.store.home,
+                    runtime=runtime,
+                    host_ca=ca,
+                    full_network=self.settings.full_network,
+                    notify=lambda text: self.reporter.emit(Notice("warning", text)),
+                )
         return self._opened
 
     @cached_property

@@ -209,7 +209,8 @@ class Sandbox(Protocol):
     """A running environment with a throw-away layer, or a volume, on top of a stack.
 
     stack:    the layers below what it writes to, lowest first
-    warnings: one sentence for each limit that was asked for and is not strictly enforced
+    warnings: one sentence for each limit that was asked for and is not strictly enforced, and for what a
+              network lacks
     """
 
     id: str

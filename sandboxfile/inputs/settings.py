@@ -17,6 +17,7 @@ from sandboxfile.errors import Issue, Source, SpecError, UsageError
 
 CONNECTIONS = 8
 TIMEOUT = 60.0
+FULL_NETWORKS = ("pasta", "relay")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Settings:
     ca_bundle:      certificates to trust instead of the host's, a PEM file
     host_ca:        whether commands with network see `ca_bundle` (or the host's bundle)
     runtime:        the OCI runtime, a name or path; None looks for crun, then runc
+    full_network:   `pasta` or `relay` connects what has network; None takes pasta where it can be used
     keyring:        a keyring (file or directory) for the archives' signatures instead of the host's
     connections:    how many downloads run at once
     timeout:        seconds without an answer after which an origin counts as down
@@ -44,6 +46,7 @@ class Settings:
     ca_bundle: Path | None = None
     host_ca: bool = False
     runtime: str | None = None
+    full_network: str | None = None
     keyring: Path | None = None
     connections: int = CONNECTIONS
     timeout: float = TIMEOUT
@@ -81,6 +84,7 @@ def load_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         ca_bundle=Path(ca_bundle) if ca_bundle else table.path("ca-bundle"),
         host_ca=table.boolean("host-ca"),
         runtime=environ.get("SANDBOXFILE_RUNTIME") or table.text("runtime"),
+        full_network=_full_network(environ) or table.choice("full-network", FULL_NETWORKS),
         keyring=table.path("apt.keyring"),
         connections=int(table.number("connections", CONNECTIONS, least=1, most=64, whole=True)),
         timeout=table.number("timeout", TIMEOUT, least=1, most=3600),
@@ -159,8 +163,17 @@ def _read(path: Path, home: Path, *, named: bool) -> _Table:
         raise SpecError((issue,)) from None
 
 
+def _full_network(environ: Mapping[str, str]) -> str | None:
+    value = environ.get("SANDBOXFILE_FULL_NETWORK") or None
+    if value is not None and value not in FULL_NETWORKS:
+        raise UsageError(
+            f"SANDBOXFILE_FULL_NETWORK is `{value}`", hint=f"it can be {' or '.join(FULL_NETWORKS)}"
+        )
+    return value
+
+
 _KNOWN = {
-    "": {"home", "runtime", "connections", "timeout", "ca-bundle", "host-ca", "apt", "pip"},
+    "": {"home", "runtime", "full-network", "connections", "timeout", "ca-bundle", "host-ca", "apt", "pip"},
     "apt": {"mirrors", "snapshot-hosts", "keyring"},
     "pip": {"index-url", "extra-index-urls", "find-links"},
 }
@@ -189,6 +202,13 @@ class _Table:
             return value
         self._wrong(path, "`{}` must be a text")
         return None
+
+    def choice(self, path: str, choices: tuple[str, ...]) -> str | None:
+        value = self.text(path)
+        if value is not None and value not in choices:
+            self._wrong(path, f"`{{}}` must be {' or '.join(choices)}")
+            return None
+        return value
 
     def path(self, path: str) -> Path | None:
         text = self.text(path)

@@ -138,7 +138,8 @@ class AsyncSandbox:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One sentence for each limit that was asked for and is not strictly enforced."""
+        """One sentence for each limit that was asked for and is not strictly enforced, and for what a network
+        lacks."""
         return self._sandbox.warnings
 
     @property

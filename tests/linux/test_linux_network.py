@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from linux_bench import Bench, Place
 
+from sandboxfile.engines.linux.engine import LinuxEngine
 from sandboxfile.engines.linux.netlink import addresses
 from sandboxfile.engines.linux.network import check_mode
 from sandboxfile.errors import EngineError, MissingCapability
@@ -56,8 +57,11 @@ def host_server() -> Iterator[int]:
 
 @pytest.mark.host
 @pytest.mark.root
-@pytest.mark.parametrize("network", ["none", "full"])
+@pytest.mark.parametrize("network", ["none", "full", "relayed"])
 def test_this_machine_is_never_reached(bench: Bench, host_server: int, network: str) -> None:
+    if network == "relayed":
+        relayed = LinuxEngine(bench.engine.layers.home, full_network="relay")
+        bench, network = Bench(relayed, bench.base), "full"
     found = addresses()
     links = [name for _, name in socket.if_nameindex() if name != "lo"]
     wanted = [*found, *(f"{each}%{link}" for each in found for link in links if each.startswith("fe80"))]

@@ -87,6 +87,7 @@ class Arena:
 
     def close(self) -> None:
         """End everything."""
+        self.run(self.relayed.close())
         self.run(self.engine.close())
         self._runner.close()
 
@@ -100,6 +101,11 @@ class Arena:
     def run(self, body: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end."""
         return self._runner.run(body)
+
+    @cached_property
+    def relayed(self) -> LinuxEngine:
+        """An engine on the same store whose networks are relayed."""
+        return LinuxEngine(self.engine.layers.home, full_network="relay")
 
     @cached_property
     def stack(self) -> tuple[LayerKey, ...]:
@@ -129,9 +135,12 @@ class Arena:
     ) -> T:
         """Run a coroutine with a sandbox of its own."""
         stack = tuple(on) if on else self.stack
+        engine = self.engine
+        if options.get("network") == "relayed":
+            engine, options = self.relayed, {**options, "network": "full"}
 
         async def whole() -> T:
-            sandbox = await self.engine.start(stack, **options)
+            sandbox = await engine.start(stack, **options)
             try:
                 return await body(sandbox)
             finally:

@@ -26,7 +26,8 @@ class Control(Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One probe and its control. `against` are the control's words where they are others."""
+    """One probe and its control. `against` are the control's words where they are others. `network` may also
+    be `relayed`: `full`, connected by the relay whatever the host has."""
 
     name: str
     probe: tuple[str, ...]
@@ -41,8 +42,8 @@ def _on_host(name: str, *probe: str, against: tuple[str, ...] | None = None, **o
     return Attempt(name, probe, Control.HOST, against, **options)
 
 
-def _in_namespace(name: str, *probe: str, against: tuple[str, ...] | None = None) -> Attempt:
-    return Attempt(name, probe, Control.NAMESPACE, against)
+def _in_namespace(name: str, *probe: str, against: tuple[str, ...] | None = None, **options: str) -> Attempt:
+    return Attempt(name, probe, Control.NAMESPACE, against, **options)
 
 
 def _as_root(name: str, *probe: str, against: tuple[str, ...] | None = None) -> Attempt:
@@ -251,6 +252,14 @@ _NETWORKS = (
     _on_host("with network: the host's ::1", "tcp", "::1", "{port}", network="full"),
     _on_host("with network: the host's address", "tcp", "{own}", "{port}", network="full"),
     _on_host("with network: an abstract socket of the host", "unix", "{abstract}", network="full"),
+    _on_host("relayed: the host's 127.0.0.1", "tcp", "127.0.0.1", "{port}", network="relayed"),
+    _on_host("relayed: the host's ::1", "tcp", "::1", "{port}", network="relayed"),
+    _on_host("relayed: the host's address", "tcp", "{own}", "{port}", network="relayed"),
+    _on_host("relayed: a mapped address", "tcp", "::ffff:{own}", "{port}", network="relayed"),
+    _on_host("relayed: an abstract socket of the host", "unix", "{abstract}", network="relayed"),
+    _in_namespace("relayed: an address added", "address", "198.18.0.99", network="relayed"),
+    _in_namespace("relayed: a rule of nftables", "netfilter", network="relayed"),
+    _in_namespace("relayed: a raw socket", "socket", "2", "3", "1", network="relayed"),
 )
 
 ATTEMPTS = (*_NAMESPACES, *_MOUNTS, *_KERNEL, *_PRIVILEGES, *_DEVICES, *_FILES, *_PROCESSES, *_NETWORKS)

@@ -514,6 +514,25 @@ static int p_address(void) {
     if (recv(channel, &answer, sizeof answer, 0) < 0) return -errno;
     return answer.body.error;
 }
+/* Make a table of nftables: who may do that may also take the one away that redirects. */
+static int p_netfilter(void) {
+    struct part { struct nlmsghdr head; struct { uint8_t family, version; uint16_t resource; } body; };
+    struct {
+        struct part begin, table;
+        struct { uint16_t size, tag; char name[8]; } attribute;
+        struct part end;
+    } request = {
+        .begin = { { sizeof(struct part), 0x10, NLM_F_REQUEST, 1, 0 }, { 0, 0, htons(10) } },
+        .table = { { sizeof(struct part) + 12, 10 << 8, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, 2, 0 }, { 1, 0, 0 } },
+        .attribute = { 10, 1, "probe" },
+        .end = { { sizeof(struct part), 0x11, NLM_F_REQUEST, 3, 0 }, { 0, 0, htons(10) } },
+    };
+    struct { struct nlmsghdr head; struct nlmsgerr body; char rest[256]; } answer;
+    int channel = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+    if (channel < 0 || send(channel, &request, sizeof request, 0) < 0) return -errno;
+    if (recv(channel, &answer, sizeof answer, 0) < 0) return -errno;
+    return answer.body.error;
+}
 static int p_metadata(void) {
     /* A caller with a network of its own, and in no other, says so: then the address is made to be there. */
     if (arg[2]) {
@@ -613,8 +632,8 @@ static const struct { const char *name; int (*run)(void); } probes[] = {
     PROBE(list), PROBE(mkdir), PROBE(link), PROBE(find), PROBE(descriptors), PROBE(descriptors_of),
     PROBE(environment), PROBE(overwrite), PROBE(kill), PROBE(pidfd), PROBE(ptrace), PROBE(vm_read),
     PROBE(pidfd_getfd), PROBE(shm), PROBE(mq), PROBE(socket), PROBE(tcp), PROBE(udp), PROBE(unix),
-    PROBE(interface), PROBE(address), PROBE(metadata), PROBE(tiocsti), PROBE(forks), PROBE(memory), PROBE(fill),
-    PROBE(inodes), PROBE(files), PROBE(limits),
+    PROBE(interface), PROBE(address), PROBE(netfilter), PROBE(metadata), PROBE(tiocsti), PROBE(forks),
+    PROBE(memory), PROBE(fill), PROBE(inodes), PROBE(files), PROBE(limits),
 };
 
 int main(int count, char **words) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class LinuxEngine:
     home:    the store's directory
     runtime: an OCI runtime's name or path; None is crun, else runc
     host_ca: a bundle of certificates that commands with network are given, None for none
+    full_network: what connects those, `pasta` or `relay`; None is pasta where it can be used
+    notify:  told, once, when a network lacks something
     """
 
     name = "linux"
@@ -58,12 +60,16 @@ class LinuxEngine:
         runtime: str | None = None,
         host_ca: Path | None = None,
         environ: Mapping[str, str] = os.environ,
+        full_network: str | None = None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.capabilities = _CAPABILITIES | host_capabilities()
         self.layers = Layers(home.absolute())
         self._wanted_runtime = runtime
         self._host_ca = host_ca
         self._environ = environ
+        self._full_network = full_network
+        self._notify = notify
         self._held: set[LinuxWorkspace | LinuxSandbox] = set()
         self._removed: set[LayerKey] = set()
 
@@ -96,7 +102,7 @@ class LinuxEngine:
     @cached_property
     def network(self) -> Networks:
         """Networks of build steps and sandboxes."""
-        return Networks(self.helper, self._host_ca, self._environ)
+        return Networks(self.helper, self._host_ca, self._environ, self._full_network, self._notify)
 
     async def have(self, keys: Sequence[LayerKey]) -> frozenset[LayerKey]:
         """Which of the keys are committed here."""

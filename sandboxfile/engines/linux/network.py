@@ -1,8 +1,9 @@
-"""The network of build steps and sandboxes: none, or all of it through pasta.
+"""The network of build steps and sandboxes: none, or all of it through pasta or a relay.
 
 `none` is a network namespace with only `lo`. `full` attaches pasta to it, with every forward off and
-without the map that leads from the gateway to the host's loopback; the host's own addresses and link-local
-ones are made unreachable before any command runs.
+without the map that leads from the gateway to the host's loopback; or, where pasta cannot be used, a relay
+below the helper (`relay`) passes on TCP and DNS. The host's own addresses and link-local ones are made
+unreachable before any command runs.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from sandboxfile.engines.linux.helper_client import HelperClient
+from sandboxfile.engines.linux.intercept import DNS
 from sandboxfile.engines.linux.operations import BindMount, MakeNamespaces, ReadText, Signal, Spawn, WriteFile
+from sandboxfile.engines.linux.resolvconf import host_name_servers
 from sandboxfile.engines.linux.runtime import DEFAULT_PATH
 from sandboxfile.engines.linux.runtimespec import BoundMount
 from sandboxfile.engines.linux.work import work
 from sandboxfile.errors import EngineError, HostError, MissingCapability
 
 _DEADLINE = 10.0
-_DNS_FORWARD = "198.18.0.53"
-"""Asked by sandboxes where the host's own resolver is not to be reached; from the range for benchmarks,
-which is routed nowhere."""
+_TUN = "/dev/net/tun"
+RELAYED = "only TCP and DNS pass, a connection that is refused shows as a reset, and there is no ping"
 CA_TARGET = "/run/sandboxfile/ca.pem"
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -32,13 +35,34 @@ Prepared = tuple[str, list[BoundMount], dict[str, str]]
 """The directory of the namespaces, what a command with network sees mounted, and its variables."""
 
 
-class Networks:
-    """Makes the namespaces of sandboxes, and connects those that asked for it."""
+class Obstacle(NamedTuple):
+    """Why something cannot be used, as a part of a sentence, and the command that mends it."""
 
-    def __init__(self, helper: HelperClient, host_ca: Path | None, environ: Mapping[str, str]) -> None:
+    sentence: str
+    remedy: str
+
+
+class Networks:
+    """Makes the namespaces of sandboxes, and connects those that asked for it.
+
+    by:     `pasta` or `relay` is what connects them; None is pasta where it can be used, else the relay
+    notify: told, once, when `full` is less than it could be
+    """
+
+    def __init__(
+        self,
+        helper: HelperClient,
+        host_ca: Path | None,
+        environ: Mapping[str, str],
+        by: str | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._helper = helper
         self._host_ca = host_ca
         self._environ = environ
+        self._by = by
+        self._notify = notify
+        self._notified = False
 
     async def for_build(self, mode: str, directory: str, made: dict[str, str]) -> Prepared:
         """The network of a build step; `made` remembers what a workspace already has, by mode."""
@@ -50,15 +74,29 @@ class Networks:
         mounts, env = await self.outfit(mode, made[mode])
         return made[mode], mounts, env
 
-    async def make(self, mode: str, place: str, processes: int | None = None) -> None:
+    async def make(self, mode: str, place: str, processes: int | None = None) -> tuple[str, ...]:
         """Make the namespaces `user` and `net` in a directory, and connect them when `mode` is `full`.
-        `processes` is the most that the user namespace holds."""
+        `processes` is the most that the user namespace holds. Returns a sentence for each thing that `full`
+        lacks. Raises HostError when nothing can connect them."""
         check_mode(mode)
-        if mode == "full":
-            self._check_tun()
+        if mode != "full":
+            await self._helper.do(MakeNamespaces(place, processes))
+            return ()
+        obstacle = pasta_obstacle()
+        if self._by == "pasta" and obstacle is not None:
+            raise HostError(f"{obstacle.sentence}, so pasta cannot be used", hint=obstacle.remedy)
         await self._helper.do(MakeNamespaces(place, processes))
-        if mode == "full":
-            await self._connect(place)
+        warnings: tuple[str, ...] = ()
+        if self._by == "relay" or obstacle is not None:
+            warnings = (await self._relay(place, obstacle),)
+        else:
+            servers, forward = _name_servers(host_name_servers())
+            await self._start_pasta(place, forward)
+            await self._write_servers(place, servers)
+        await work(self._helper, "block", {"net": f"{place}/net"}, mapped=False)
+        if self._host_ca:
+            await self._helper.do(BindMount(str(self._host_ca.resolve()), f"{place}/ca.pem"))
+        return warnings
 
     async def outfit(self, mode: str, place: str) -> tuple[list[BoundMount], dict[str, str]]:
         """What a command with network is given: name servers, and the host's certificates when wanted."""
@@ -71,30 +109,32 @@ class Networks:
             env |= dict.fromkeys(_CA_VARIABLES, CA_TARGET)
         return mounts, env
 
-    @staticmethod
-    def _check_tun() -> None:
-        if not shutil.which("pasta"):
-            raise HostError(
-                "`pasta` is missing, which gives sandboxes their network", hint="sudo apt-get install passt"
-            )
+    async def _relay(self, place: str, obstacle: Obstacle | None) -> str:
+        """Connect a namespace by a relay; what is to be said about that."""
+        because = f"because {obstacle.sentence}" if obstacle else "as the setting `full-network` says"
         try:
-            os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise HostError("/dev/net/tun is missing", hint="sudo modprobe tun") from None
+            await work(
+                self._helper, "relay", {"net": f"{place}/net", "place": place}, mapped=False, stays=True
+            )
+        except EngineError as error:
+            lacks = "this kernel cannot redirect connections to a relay"
             raise HostError(
-                "/dev/net/tun cannot be opened, so a sandbox cannot get a network",
-                hint="sudo chmod 0666 /dev/net/tun",
+                f"a sandbox cannot get a network: {obstacle.sentence}, and {lacks}" if obstacle else lacks,
+                hint=obstacle.remedy if obstacle else "sudo modprobe -a nft_chain_nat nft_redir",
+                details=(error.message,),
             ) from None
+        await self._write_servers(place, [DNS])
+        warning = f"the network is relayed, {because}: {RELAYED}"
+        if obstacle:
+            warning += f"; for all of it: {obstacle.remedy}"
+        if not self._notified:
+            self._notified = True
+            self._notify(warning)
+        return warning
 
-    async def _connect(self, place: str) -> None:
-        servers, forward = _name_servers(_host_resolver())
-        await self._start_pasta(place, forward)
-        await work(self._helper, "block", {"net": f"{place}/net"}, mapped=False)
+    async def _write_servers(self, place: str, servers: list[str]) -> None:
         text = "".join(f"nameserver {server}\n" for server in servers)
         await self._helper.do(WriteFile(f"{place}/resolv.conf", text))
-        if self._host_ca:
-            await self._helper.do(BindMount(str(self._host_ca.resolve()), f"{place}/ca.pem"))
 
     async def _start_pasta(self, place: str, forward: bool) -> None:
         argv = [
@@ -105,7 +145,7 @@ class Networks:
             *("--log-file", f"{place}/pasta.log", "-P", f"{place}/pasta.pid", "-q"),
         ]
         if forward:
-            argv += ["--dns-forward", _DNS_FORWARD]
+            argv += ["--dns-forward", DNS]
         if os.geteuid() == 0:
             argv += ["--runas", "0:0"]
         job = self._helper.new_job()
@@ -139,27 +179,26 @@ def check_mode(mode: str) -> None:
         raise EngineError(f"there is no network mode `{mode}`")
 
 
-def _host_resolver() -> str:
-    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
-        try:
-            return Path(path).read_text()
-        except OSError:
-            continue
-    return ""
+def pasta_obstacle() -> Obstacle | None:
+    """Why pasta cannot connect sandboxes of this user on this host; None when it can."""
+    if not shutil.which("pasta"):
+        return Obstacle("the program `pasta` is missing", "sudo apt-get install passt")
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return Obstacle(f"{_TUN} is missing", "sudo modprobe tun")
+    except OSError:
+        return Obstacle(f"{_TUN} cannot be opened", f"sudo chmod 0666 {_TUN}")
+    return None
 
 
-def _name_servers(text: str) -> tuple[list[str], bool]:
+def _name_servers(servers: list[str]) -> tuple[list[str], bool]:
     """The servers for a sandbox, and whether pasta has to forward to the host's resolver."""
     import ipaddress
 
-    servers: list[str] = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                address = ipaddress.ip_address(words[1].partition("%")[0])
-            except ValueError:
-                continue
-            if not (address.is_loopback or address.is_link_local):
-                servers.append(str(address))
-    return (servers, False) if servers else ([_DNS_FORWARD], True)
+    found = []
+    for server in servers:
+        address = ipaddress.ip_address(server.partition("%")[0])
+        if not (address.is_loopback or address.is_link_local):
+            found.append(str(address))
+    return (found, False) if found else ([DNS], True)

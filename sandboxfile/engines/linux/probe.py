@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from sandboxfile.declared import dataclass, replace
@@ -15,6 +15,8 @@ from sandboxfile.errors import SandboxfileError
 
 _KERNEL = (5, 13)
 _DISK = 4 << 30
+_TUN = "/dev/net/tun"
+_RELAYED = "sandboxes with network are relayed TCP and DNS only"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -55,6 +57,7 @@ def probe(
         lambda: _disk(home or _default_home(environ)),
         lambda: replace(_program("pasta", "passt"), needed=False),
         _tun,
+        _relay,
         _cgroups,
     ]
     return tuple(check() for check in checks)
@@ -144,28 +147,34 @@ def _init() -> Requirement:
 def _sandbox_mounts() -> Requirement:
     """Really start a helper, mount an overlay and make the namespaces of a sandbox."""
     name = "overlay in a user namespace"
+    problem = _problem_of(_try_mounts)
+    if problem is None:
+        return Requirement(name, True, "works", "")
+    return Requirement(
+        name,
+        False,
+        problem,
+        "mend what is missing above, or use a host that is not itself a locked-down container",
+    )
+
+
+def _problem_of(attempt: Callable[[], Coroutine[None, None, None]]) -> str | None:
+    """What went wrong, None when all went well."""
     outcome: list[str] = []
 
-    def attempt() -> None:
+    def run() -> None:
         try:
-            asyncio.run(_try_mounts())
+            asyncio.run(attempt())
         except SandboxfileError as error:
             outcome.append(error.message)
         except OSError as error:
             outcome.append(str(error))
 
     # In a thread of its own, because the caller may be inside of an event loop.
-    thread = threading.Thread(target=attempt)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    if not outcome:
-        return Requirement(name, True, "works", "")
-    return Requirement(
-        name,
-        False,
-        outcome[0],
-        "mend what is missing above, or use a host that is not itself a locked-down container",
-    )
+    return outcome[0] if outcome else None
 
 
 async def _try_mounts() -> None:
@@ -184,6 +193,32 @@ async def _try_mounts() -> None:
             OverlayMount(f"{here}/root", [f"{here}/lower"], f"{here}/upper", f"{here}/work"),
             MakeNamespaces(f"{here}/net"),
         )
+    finally:
+        await helper.close()
+
+
+def _relay() -> Requirement:
+    """Really redirect what a new network namespace sends."""
+    name = "relayed network"
+    problem = _problem_of(_try_relay)
+    if problem is None:
+        return Requirement(name, True, "works, for where pasta does not", "", needed=False)
+    detail = f"{problem}: without pasta, sandboxes get no network"
+    return Requirement(name, False, detail, "sudo modprobe -a nft_chain_nat nft_redir", needed=False)
+
+
+async def _try_relay() -> None:
+    from sandboxfile.engines.linux.helper_client import HelperClient
+    from sandboxfile.engines.linux.idmap import choose_ids
+    from sandboxfile.engines.linux.operations import MakeNamespaces
+    from sandboxfile.engines.linux.work import work
+
+    helper = HelperClient(Path("/nonexistent"), choose_ids())
+    try:
+        await helper.start()
+        place = f"{helper.base}/trial"
+        await helper.do(MakeNamespaces(place))
+        await work(helper, "relay", {"net": f"{place}/net", "place": place}, mapped=False, stays=True)
     finally:
         await helper.close()
 
@@ -233,17 +268,14 @@ def _default_home(environ: Mapping[str, str]) -> Path:
 
 
 def _tun() -> Requirement:
-    name = "/dev/net/tun"
     try:
-        os.close(os.open(name, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return Requirement(
-            name, False, "missing: sandboxes get no network", "sudo modprobe tun", needed=False
-        )
+        return Requirement(_TUN, False, f"missing: {_RELAYED}", "sudo modprobe tun", needed=False)
     except OSError as error:
-        detail = f"{error.strerror}: your sandboxes get no network"
-        return Requirement(name, False, detail, "sudo chmod 0666 /dev/net/tun", needed=False)
-    return Requirement(name, True, "can be opened", "", needed=False)
+        detail = f"{(error.strerror or '').lower()}: {_RELAYED}"
+        return Requirement(_TUN, False, detail, f"sudo chmod 0666 {_TUN}", needed=False)
+    return Requirement(_TUN, True, "can be opened", "", needed=False)
 
 
 def _cgroups() -> Requirement:

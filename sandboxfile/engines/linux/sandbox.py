@@ -151,7 +151,8 @@ class LinuxSandbox:
         else:
             await self._helper.do(*before)
             before.clear()
-            await self._engine.network.make(self._network, self._net, self._enforcement.nested)
+            network = self._engine.network
+            self.warnings += await network.make(self._network, self._net, self._enforcement.nested)
         mounts, self._env = await self._engine.network.outfit(self._network, self._net)
         mounts += [BoundMount(f"{self._here}/init", _INIT), BoundMount(f"{self._here}/secrets", _SECRETS)]
         guest = GuestProcess((_INIT, "-P"), {}, "/", Identity(0, 0))

@@ -48,6 +48,7 @@ MOUNT_ATTR_NODEV = 4
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
 
 # The numbers of these calls are the same on every architecture; only x32 and alpha differ.
 _OPEN_TREE = 428
@@ -60,6 +61,10 @@ _MOUNT_SETATTR = 442
 
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+
+_CAPABILITY_VERSION = 0x20080522
+_IN_DELETE_SELF = 0x400
+_IN_MOVE_SELF = 0x800
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -103,6 +108,25 @@ def prctl(option: int, value: int | bytes) -> None:
     """Set an attribute of this process."""
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
     _checked(_libc.prctl(ctypes.c_int(option), argument, 0, 0, 0))
+
+
+def drop_capabilities() -> None:
+    """Hold no capability from now on, nor get one by running a program."""
+    _checked(_libc.prctl(ctypes.c_int(_PR_SET_NO_NEW_PRIVS), ctypes.c_ulong(1), 0, 0, 0))
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    _checked(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())))
+
+
+def watch_removal(path: str) -> int:
+    """A descriptor that can be read once a directory is removed, or renamed."""
+    descriptor = _checked(_libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC | os.O_NONBLOCK)))
+    wanted = ctypes.c_uint32(_IN_DELETE_SELF | _IN_MOVE_SELF)
+    try:
+        _checked(_libc.inotify_add_watch(ctypes.c_int(descriptor), os.fsencode(path), wanted), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:

@@ -26,11 +26,13 @@ async def work(
     deliver: Callable[[bytes], None] | None = None,
     descriptors: Sequence[int] = (),
     mapped: bool = True,
+    stays: bool = False,
 ) -> Any:
     """Run a task and give its result; its failure is raised here.
 
     feed:    writes the task's input to a descriptor, in a thread; the descriptor is closed for it
     deliver: is given the task's output as it comes
+    stays:   the task goes on after it has answered, until it ends by itself or with the helper
     The task sees the descriptors in this order: input, output, `descriptors`.
     """
     await helper.start()
@@ -38,7 +40,8 @@ async def work(
     answer: list[bytes] = []
     with _Descriptors() as own:
         answer_read, answer_write = own.pipe()
-        theirs = [answer_write]
+        # One that stays closes the second itself, when it has answered.
+        theirs = [answer_write, answer_write] if stays else [answer_write]
         input_write = output_read = -1
         if feed:
             input_read, input_write = own.pipe()
@@ -48,7 +51,7 @@ async def work(
             theirs.append(output_write)
         operation = Work(job, task, dict(args), dict(dirs or {}), mapped)
         await helper.do(operation, descriptors=(*theirs, *descriptors))
-        for descriptor in theirs:
+        for descriptor in set(theirs):
             own.close(descriptor)
         readers = [Reader(answer_read, answer.append)]
         if deliver:
@@ -59,7 +62,11 @@ async def work(
         try:
             for reader in readers:
                 await reader.finish()
-            code = await helper.exit_of(job)
+            if stays and answer:
+                code = 0
+                helper.end_of(job)
+            else:
+                code = await helper.exit_of(job)
         except BaseException:
             if helper.running:
                 await asyncio.shield(helper.do(Signal(job, signal.SIGKILL, tree=True)))

@@ -21,6 +21,7 @@ def environ(tmp_path: Path, text: str = "", **variables: str) -> dict[str, str]:
 EVERYTHING = """
 home = "~/store"
 runtime = "runc"
+full-network = "relay"
 connections = 3
 timeout = 1.5
 ca-bundle = "/etc/ca.pem"
@@ -59,6 +60,7 @@ def test_the_file_sets_everything(tmp_path: Path) -> None:
         ca_bundle=Path("/etc/ca.pem"),
         host_ca=True,
         runtime="runc",
+        full_network="relay",
         keyring=Path("/etc/keys"),
         connections=3,
         timeout=1.5,
@@ -193,3 +195,17 @@ def test_without_a_file_no_toml_reader_is_loaded(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_connects_networks_is_one_of_two(tmp_path: Path) -> None:
+    def loaded(text: str, **variables: str) -> str | None:
+        return load_settings(environ(tmp_path, text, **variables)).full_network
+
+    relay = 'full-network = "relay"\n'
+    assert loaded(relay) == "relay"
+    assert loaded(relay, SANDBOXFILE_FULL_NETWORK="pasta") == "pasta"
+    assert loaded(relay, SANDBOXFILE_FULL_NETWORK="") == "relay"
+    with pytest.raises(UsageError, match="SANDBOXFILE_FULL_NETWORK is `slirp`"):
+        loaded(relay, SANDBOXFILE_FULL_NETWORK="slirp")
+    (issue,) = issues(tmp_path, 'full-network = "slirp"\n')
+    assert "must be pasta or relay" in issue.message

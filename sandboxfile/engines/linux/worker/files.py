@@ -18,7 +18,7 @@ from typing import Any
 from sandboxfile.engines.linux import syscalls as sys_
 from sandboxfile.engines.linux.wire import receive, send
 from sandboxfile.engines.linux.worker.removal import Removal, check_no_mount, listed
-from sandboxfile.engines.linux.worker.tasks import Context, TaskFailed
+from sandboxfile.engines.linux.worker.tasks import Context, TaskFailed, close_others
 
 MOST_ENTRIES = 200_000
 """How many entries of one directory are listed."""
@@ -63,7 +63,7 @@ def files(context: Context) -> None:
             "the sandbox's files cannot be reached: it has ended, or its runtime keeps them to itself"
         )
     os.close(context.dirs["view"])
-    _close_others({0, 1, 2, channel.fileno(), root})
+    close_others({0, 1, 2, channel.fileno(), root})
     worker = _Files(root)
     send(channel, {"id": 0}, [])
     while True:
@@ -85,17 +85,6 @@ def files(context: Context) -> None:
 def _same(one: int, other: int) -> bool:
     first, second = os.fstat(one), os.fstat(other)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-
-
-def _close_others(kept: set[int]) -> None:
-    """Close what was inherited from the helper: this process lives long."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                # The descriptor of the listing itself.
-                pass
 
 
 class _Files:

@@ -24,6 +24,7 @@ TASKS = {
     "attach": "sandboxfile.engines.linux.worker.guest",
     "detach": "sandboxfile.engines.linux.worker.guest",
     "files": "sandboxfile.engines.linux.worker.files",
+    "relay": "sandboxfile.engines.linux.relay.serve",
     "block": "sandboxfile.engines.linux.worker.guest",
     "copy": "sandboxfile.engines.linux.worker.volumes",
     "measure": "sandboxfile.engines.linux.worker.volumes",
@@ -77,3 +78,14 @@ def run_task(
         answer = {"error": "EngineError", "message": f"{name}: {type(error).__name__}: {error}"}
     with open(given[0], "wb", closefd=False) as file:
         file.write(json.dumps(answer).encode())
+
+
+def close_others(kept: set[int]) -> None:
+    """Close what was inherited from the helper: this process lives long."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                # The descriptor of the listing itself.
+                pass
