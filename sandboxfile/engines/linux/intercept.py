@@ -13,8 +13,8 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from sandboxfile.engines.linux import netlink
 from sandboxfile.engines.linux import syscalls as sys_
@@ -40,13 +40,11 @@ _CONNTRACK = {
     "nf_conntrack_tcp_timeout_close": 5,
     "nf_conntrack_udp_timeout": 5,
     "nf_conntrack_udp_timeout_stream": 5,
-    "nf_conntrack_max": 16384,
 }
 """Keeps short what a sandbox that opens connections in a loop makes the kernel remember."""
 
 
-@dataclass(frozen=True)
-class Intercepted:
+class Intercepted(NamedTuple):
     """Sockets in the sandbox's network namespace, not blocking, the holder's to close.
 
     streams:       accept every TCP connection that is not to the sandbox itself; see `destination_of`

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 PATHS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 """Where they are written, the first that can be read is meant."""
 _MOST = 3
@@ -14,7 +12,8 @@ def host_name_servers() -> list[str]:
     A machine that names none has one of its own."""
     for path in PATHS:
         try:
-            text = Path(path).read_text("utf-8", "replace")
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
         except OSError:
             continue
         return name_servers(text) or ["127.0.0.1"]

@@ -8,7 +8,7 @@ this machine do not.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LARGEST_QUERY = 1232
 _HEADER = 12
@@ -29,8 +29,7 @@ class BadQuery(Exception):
         self.answer = answer
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """A question that may be passed on. `question` is its name, type and class as they were sent."""
 
     message: bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import resource
@@ -40,8 +39,6 @@ def relay(context: Context) -> None:
     close_others(kept)
     with open(context.descriptors[0], "wb") as answer:
         answer.write(json.dumps({"result": {"v6": v6}}).encode())
-    # What the helper has loaded stays as it is, so that its memory is shared.
-    gc.freeze()
     loop = Loop()
     loop.watch(removal, IN, lambda _: loop.end())
     Streams(loop, taken.streams, _decide, most)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandboxfile.declared import dataclass
 
@@ -43,8 +44,7 @@ class TaskFailed(Exception):
         self.details = details
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a task is given: arguments, directories and descriptors opened beforehand, and the way into
     the sandboxes' ids, to be taken by the task itself when it was made `mapped`."""
 
@@ -58,6 +58,8 @@ def run_task(
 ) -> None:
     """Run a task in this process. `given[0]` takes the answer; `enter` changes to the sandboxes' ids."""
     answer: dict[str, Any]
+    # What the helper has loaded is looked at by no collection, so its memory stays shared.
+    gc.freeze()
     try:
         work = getattr(import_module(TASKS[name]), name)
         opened = {key: os.open(path, os.O_RDONLY | os.O_DIRECTORY) for key, path in dirs.items()}
