@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -183,3 +184,25 @@ def test_without_control_groups_signals_stop_everything_and_nothing_else_goes_on
     # What the guest had stopped itself is still stopped.
     assert states(guests).count(b"T") == 1
     frozen.thaw("s-test")
+
+
+class Foreign(Cgroups):
+    """Groups that can be frozen, but processes that cannot be moved there."""
+
+    can_freeze = True
+
+    def gather(self, name: str, pid: int) -> None:
+        raise PermissionError(errno.EACCES, "not ours to move")
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such group")
+
+
+def test_processes_that_cannot_be_moved_to_a_group_are_stopped_by_signals(
+    guests: int, tmp_path: Path
+) -> None:
+    frozen = Freezer(Foreign(str(tmp_path)))
+    assert frozen.freeze("s-test", guests) == 1
+    assert states(guests) == [b"T", b"T"]
+    frozen.thaw("s-test")
+    assert states(guests).count(b"T") == 1

@@ -13,6 +13,7 @@ from linux_bench import Bench, Place
 from sandboxfile.engine.base import Capability, Command, Limits, SandboxOptions, Stdio
 from sandboxfile.engines.linux.cgroups import Cgroups, freezer, hierarchies
 from sandboxfile.engines.linux.limits import Enforcement, enforce
+from sandboxfile.engines.linux.scope import enter, is_offered, manager
 from sandboxfile.errors import EngineError, LimitNotEnforceable
 
 pytestmark = pytest.mark.host
@@ -26,6 +27,13 @@ FORKS = (
 def need(bench: Bench, capability: Capability) -> None:
     if capability not in bench.engine.capabilities:
         pytest.skip(f"nothing here keeps {capability}")
+
+
+def group_of(place: Place, controller: str) -> Path:
+    """The control group that keeps a limit of a sandbox."""
+    known = hierarchies()
+    top = known.get(controller) or known.get("unified") or manager()
+    return Path(top) / "sandboxfile" / place.where.id
 
 
 async def start(bench: Bench, *, best_effort: bool = False, **limits: Any) -> Place:
@@ -50,6 +58,25 @@ def test_memory_is_limited_and_said_to_be_what_ended_a_command(bench: Bench) -> 
     bench.trial(body)
 
 
+def test_limits_are_what_the_kernel_says_they_are(bench: Bench) -> None:
+    need(bench, Capability.HARD_MEMORY)
+
+    async def body() -> None:
+        place = await start(bench, memory=64 << 20, cpus=0.5, pids=40)
+        unified = (group_of(place, "memory") / "memory.max").exists()
+        files = (
+            {"memory": "memory.max", "cpu": "cpu.max", "pids": "pids.max"}
+            if unified
+            else {"memory": "memory.limit_in_bytes", "cpu": "cpu.cfs_quota_us", "pids": "pids.max"}
+        )
+        found = {name: (group_of(place, name) / file).read_text().split()[0] for name, file in files.items()}
+        assert found == {"memory": str(64 << 20), "cpu": "50000", "pids": "40"}
+        inside = (group_of(place, "memory") / "cgroup.procs").read_text().split()
+        assert str(place.where.pid) in inside
+
+    bench.trial(body)
+
+
 def test_what_is_written_counts_as_memory(bench: Bench) -> None:
     need(bench, Capability.HARD_MEMORY)
     need(bench, Capability.HARD_DISK)
@@ -69,9 +96,7 @@ def test_processors_are_limited(bench: Bench) -> None:
         place = await start(bench, cpus=0.2)
         # The kernel counts how often the group had to wait for its next period.
         await place.sh("perl -e '$t = (times)[0] + 0.1; 1 while (times)[0] < $t'")
-        root = hierarchies()
-        top = next(iter(root.values())) if "unified" in root else root["cpu"]
-        text = (Path(top) / "sandboxfile" / place.where.id / "cpu.stat").read_text().split()
+        text = (group_of(place, "cpu") / "cpu.stat").read_text().split()
         assert int(text[text.index("nr_throttled") + 1]) > 0
 
     bench.trial(body)
@@ -259,3 +284,22 @@ def test_another_clients_gc_leaves_the_groups_of_a_sandbox_that_is_being_made(be
     finally:
         first.remove(name)
     assert not top.exists()
+
+
+def test_without_a_systemd_of_the_users_no_scope_is_asked_for(tmp_path: Path) -> None:
+    assert not is_offered(str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.skipif(os.path.exists(f"/run/user/{os.geteuid()}/bus"), reason="this user has a systemd")
+def test_a_scope_that_nobody_gives_is_not_waited_for() -> None:
+    assert not enter(os.getpid())
+
+
+def test_groups_that_appear_are_found_when_somebody_looks_again(tmp_path: Path) -> None:
+    cgroups = Cgroups(str(tmp_path))
+    assert (cgroups.usable, cgroups.can_freeze) == (False, False)
+    for name in ("memory", "cpu", "pids", "unified"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").touch()
+    cgroups.look()
+    assert (cgroups.usable, cgroups.can_freeze) == (True, True)

@@ -14,7 +14,8 @@ import os
 ROOT = "/sys/fs/cgroup"
 _TOP = "sandboxfile"
 _PERIOD = 100_000
-_CONTROLLERS = ("memory", "cpu", "pids")
+CONTROLLERS = ("memory", "cpu", "pids")
+"""What limits need of a v2 hierarchy; the hierarchies of v1 have the same names."""
 _UNIFIED = "unified"
 
 
@@ -24,7 +25,7 @@ def hierarchies(root: str = ROOT) -> dict[str, str]:
     if os.path.exists(f"{root}/cgroup.controllers"):
         place = _delegated(root)
         return {_UNIFIED: place} if place else {}
-    places = {name: f"{root}/{name}" for name in _CONTROLLERS}
+    places = {name: f"{root}/{name}" for name in CONTROLLERS}
     return places if all(_writable(place) for place in places.values()) else {}
 
 
@@ -48,7 +49,7 @@ def _writable(place: str) -> bool:
     )
 
 
-def _delegated(root: str, controllers: tuple[str, ...] = _CONTROLLERS) -> str | None:
+def _delegated(root: str, controllers: tuple[str, ...] = CONTROLLERS) -> str | None:
     """The highest group above our own that is ours to divide."""
     own = _own_group()
     parts = [part for part in own.split("/") if part]
@@ -88,23 +89,29 @@ class Cgroups:
     """The groups of one helper's sandboxes."""
 
     def __init__(self, root: str = ROOT) -> None:
+        self._root = root
         self._tops: dict[str, int] = {}
         self._freezer = -1
+        self._unified = False
+        self._stale: set[str] = set()
+        self._locks: dict[tuple[int, str], int] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Open what the host gives us now, where there was nothing before."""
         try:
-            for name, place in hierarchies(root).items():
+            for name, place in [] if self._tops else hierarchies(self._root).items():
                 self._tops[name] = _open_top(place, enable=name == _UNIFIED)
         except OSError:
             # Not ours to write after all: then there are no limits.
             self._tops.clear()
+        self._unified = _UNIFIED in self._tops
         try:
-            place_to_freeze = freezer(root)
+            place_to_freeze = freezer(self._root) if self._freezer < 0 else None
             if place_to_freeze:
                 self._freezer = _open_top(place_to_freeze, enable=False)
         except OSError:
             self._freezer = -1
-        self._unified = _UNIFIED in self._tops
-        self._stale: set[str] = set()
-        self._locks: dict[tuple[int, str], int] = {}
 
     @property
     def usable(self) -> bool:
@@ -281,7 +288,7 @@ def _open_top(place: str, *, enable: bool) -> int:
     os.makedirs(top, exist_ok=True)
     if enable:
         for each in (place, top):
-            missing = [name for name in _CONTROLLERS if name not in _words(f"{each}/cgroup.subtree_control")]
+            missing = [name for name in CONTROLLERS if name not in _words(f"{each}/cgroup.subtree_control")]
             if missing:
                 with open(f"{each}/cgroup.subtree_control", "w") as file:
                     file.write(" ".join(f"+{name}" for name in missing))

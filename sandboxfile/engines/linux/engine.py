@@ -15,7 +15,7 @@ from sandboxfile.engine.base import Capability, Committed, Limits, Output, Sandb
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
 from sandboxfile.engines.linux.layers import Layers, Owned, is_abandoned
-from sandboxfile.engines.linux.limits import enforce, host_capabilities
+from sandboxfile.engines.linux.limits import enforce, host_capabilities, needs_groups
 from sandboxfile.engines.linux.network import Networks, check_mode
 from sandboxfile.engines.linux.operations import Unlimit
 from sandboxfile.engines.linux.runtime import Runtime
@@ -179,6 +179,8 @@ class LinuxEngine:
         if options.privileges not in ("none", "sudo"):
             raise EngineError(f"there are no privileges `{options.privileges}`, only `none` and `sudo`")
         await self.helper.start()
+        if needs_groups(options.limits):
+            await self.helper.claim_limits()
         enforcement = enforce(
             options.limits,
             groups=self.helper.limits,

@@ -37,7 +37,10 @@ class Freezer:
         deadline = time.monotonic() + _DEADLINE
         namespace = os.stat(f"/proc/{init}/ns/pid").st_ino
         if self._cgroups.can_freeze:
-            return self._freeze_group(name, namespace, deadline)
+            try:
+                return self._freeze_group(name, namespace, deadline)
+            except PermissionError:
+                pass  # it was started in a group that we may not take processes from
         return self._stop(name, namespace, deadline)
 
     def _freeze_group(self, name: str, namespace: int, deadline: float) -> int:

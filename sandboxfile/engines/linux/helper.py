@@ -28,7 +28,7 @@ from sandboxfile.engines.linux.wire import receive, send
 Operation = dict[str, Any]
 _OF_JOBS = {
     *("signal", "watch", "deadline", "freeze", "thaw"),
-    *("limit", "unlimit", "limit_events", "usage", "count"),
+    *("limit", "unlimit", "limit_events", "look_for_groups", "usage", "count"),
 }
 
 
@@ -164,7 +164,11 @@ def main() -> None:
             receive(channel)
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-        sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWCGROUP | sys_.CLONE_NEWIPC)
+        sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWIPC)
+        if settings["cover_cgroups"]:
+            # Only to be allowed that mount. A cgroup namespace is a wall where the tree is mounted with
+            # `nsdelegate`, as systemd does: nothing could be moved to a group that is not below our own.
+            sys_.unshare(sys_.CLONE_NEWCGROUP)
     except OSError as error:
         send(
             channel, {"event": "failed", "errno": error.errno, "reason": f"namespaces: {error.strerror}"}, []

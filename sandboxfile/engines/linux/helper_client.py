@@ -13,7 +13,9 @@ from typing import Any
 from sandboxfile.engines.linux.helper_start import take
 from sandboxfile.engines.linux.idmap import IdMap
 from sandboxfile.engines.linux.layers import DISK_FULL, disk_full
-from sandboxfile.engines.linux.operations import Operation
+from sandboxfile.engines.linux.operations import LookForGroups, Operation
+from sandboxfile.engines.linux.outside import children
+from sandboxfile.engines.linux.scope import enter, is_offered
 from sandboxfile.engines.linux.streams import readable, writable
 from sandboxfile.engines.linux.wire import receive, send
 from sandboxfile.errors import EngineError, HostError
@@ -185,6 +187,15 @@ class HelperClient:
                     f"this host does not let sandboxes be made ({message['reason']})",
                     hint="run `sandboxfile doctor` to see what is missing",
                 )
+
+    async def claim_limits(self) -> None:
+        """Have control groups for limits where they have to be asked for; `limits` says whether there are."""
+        await self.start()
+        if self.limits or self.pid is None or not is_offered():
+            return
+        for helper in children(self.pid):
+            if await asyncio.to_thread(enter, helper):
+                (self.limits,) = await self.do(LookForGroups())
 
     def _attach(self) -> None:
         loop = asyncio.get_running_loop()

@@ -159,6 +159,11 @@ class Jobs:
         finally:
             os._exit(125)
 
+    def look_for_groups(self, operation: Operation) -> bool:  # noqa: ARG002
+        """Use the control groups that there are now; whether limits can be kept."""
+        self._cgroups.look()
+        return self._cgroups.usable
+
     def limit(self, operation: Operation) -> None:
         """Make a sandbox's control groups."""
         self._cgroups.make(operation["name"], operation["memory"], operation["cpus"], operation["pids"])

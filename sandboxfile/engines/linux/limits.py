@@ -13,6 +13,7 @@ from sandboxfile.engine.base import Capability, Limits
 from sandboxfile.engines.linux.cgroups import hierarchies
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.operations import Usage
+from sandboxfile.engines.linux.scope import is_offered
 from sandboxfile.engines.linux.work import work
 from sandboxfile.errors import EngineError, LimitNotEnforceable
 
@@ -28,14 +29,24 @@ _TMPFS_ATTRIBUTES = (6, 6)
 def host_capabilities() -> frozenset[Capability]:
     """The limits that are enforced here, found out without changing anything."""
     found = {Capability.HARD_PIDS}
-    if hierarchies():
+    if hierarchies() or is_offered():
         found |= {Capability.HARD_MEMORY, Capability.HARD_CPU}
-    numbers = os.uname().release.split("-")[0].split(".")[:2]
-    if all(part.isdigit() for part in numbers) and tuple(map(int, numbers)) >= _TMPFS_ATTRIBUTES:
+    if has_memory_uppers(os.uname().release):
         found.add(Capability.HARD_DISK)
     if images_usable():
         found.add(Capability.VOLUME_CAPACITY)
     return frozenset(found)
+
+
+def has_memory_uppers(release: str) -> bool:
+    """Whether a kernel's tmpfs can hold what a sandbox writes."""
+    numbers = release.split("-")[0].split(".")[:2]
+    return all(part.isdigit() for part in numbers) and tuple(map(int, numbers)) >= _TMPFS_ATTRIBUTES
+
+
+def needs_groups(limits: Limits) -> bool:
+    """Whether a sandbox has limits that only control groups keep."""
+    return limits.memory is not None or limits.cpus is not None
 
 
 def images_usable() -> bool:

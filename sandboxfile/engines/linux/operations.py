@@ -216,6 +216,13 @@ class LimitEvents(Operation):
 
 
 @dataclass(frozen=True)
+class LookForGroups(Operation):
+    """Look again whether there are control groups for limits; whether there are."""
+
+    op: ClassVar[str] = "look_for_groups"
+
+
+@dataclass(frozen=True)
 class Freeze(Operation):
     """Stop every process of the pid namespace of `pid`, at once; how many there are."""
 

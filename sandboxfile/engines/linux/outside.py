@@ -11,14 +11,15 @@ def outside_pid(waiter: int | None, inside: int) -> int | None:
     waiter: the process that waits for the helper, in this pid namespace
     inside: the child's process id as the helper knows it
     """
-    for helper in _children(waiter):
-        for child in _children(helper):
+    for helper in children(waiter):
+        for child in children(helper):
             if _inner(child) == inside:
                 return child
     return None
 
 
-def _children(pid: int | None) -> list[int]:
+def children(pid: int | None) -> list[int]:
+    """The children of a process, none when it is gone."""
     try:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from sandboxfile.declared import dataclass, replace
+from sandboxfile.engines.linux.cgroups import ROOT, hierarchies
+from sandboxfile.engines.linux.limits import has_memory_uppers
+from sandboxfile.engines.linux.scope import RUN, bus, is_offered, manager
 from sandboxfile.errors import SandboxfileError
 
 _KERNEL = (5, 13)
@@ -59,6 +62,7 @@ def probe(
         _tun,
         _relay,
         _cgroups,
+        _disk_limits,
     ]
     return tuple(check() for check in checks)
 
@@ -278,14 +282,44 @@ def _tun() -> Requirement:
     return Requirement(_TUN, True, "can be opened", "", needed=False)
 
 
-def _cgroups() -> Requirement:
-    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+def _cgroups(root: str = ROOT, run: str = RUN) -> Requirement:
+    """The kind of control groups, and whether they keep limits for us."""
+    unified = os.path.exists(f"{root}/cgroup.controllers")
+    if unified:
         kind = "v2"
-    elif os.path.exists("/sys/fs/cgroup/unified"):
+    elif os.path.exists(f"{root}/unified"):
         kind = "v1 and v2 side by side"
     else:
-        kind = "v1" if os.path.isdir("/sys/fs/cgroup/memory") else "none"
-    return Requirement("cgroups", True, kind, "", needed=False)
+        kind = "v1" if os.path.isdir(f"{root}/memory") else "none"
+    if hierarchies(root) or is_offered(root, run):
+        return Requirement("cgroups", True, f"{kind}; memory and processors can be limited", "", needed=False)
+    detail = f"{kind}; you cannot limit memory and processors"
+    return Requirement("cgroups", False, detail, _cgroups_remedy(root, run, unified=unified), needed=False)
+
+
+def _cgroups_remedy(root: str, run: str, *, unified: bool) -> str:
+    if os.geteuid() == 0 or not unified:
+        return "boot with systemd.unified_cgroup_hierarchy=1" if not unified else "mount cgroup2 writable"
+    place = manager(root)
+    if not os.path.exists(f"{place}/cgroup.controllers"):
+        return "sudo loginctl enable-linger $(id -un)"
+    if not os.path.exists(bus(run)):
+        return "sudo apt-get install dbus-user-session"
+    return (
+        "sudo mkdir -p /etc/systemd/system/user@.service.d\n"
+        "printf '[Service]\\nDelegate=cpu memory pids\\n' | "
+        "sudo tee /etc/systemd/system/user@.service.d/delegate.conf\n"
+        f"sudo systemctl daemon-reload && sudo systemctl restart user@{os.geteuid()}.service"
+    )
+
+
+def _disk_limits() -> Requirement:
+    """Whether what a sandbox writes can be limited by keeping it in memory."""
+    name, release = "disk limits", os.uname().release
+    if has_memory_uppers(release):
+        return Requirement(name, True, "what sandboxes write can be limited", "", needed=False)
+    detail = f"Linux {release} cannot limit what sandboxes write"
+    return Requirement(name, False, detail, "upgrade to Linux 6.6 or newer", needed=False)
 
 
 def _read(path: str) -> str:

@@ -39,6 +39,8 @@ async def commit_running(
         target = str(owned.path / "layer" / "fs")
         await engine.helper.do(MakeDirectory(target, guest=True))
         found, pause = await _copy_frozen(engine.helper, name, init, upper, target, points)
+        # The sandbox goes on already.
+        await work(engine.helper, "sync", {}, {"root": target})
         committed = Committed(key, None, found["size"], found["entries"])
         published = engine.layers.publish(owned.path, definition, key, Sealed(committed))
     finally:

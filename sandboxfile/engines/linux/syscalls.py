@@ -140,6 +140,11 @@ def unmount(target: str, flags: int = MNT_DETACH) -> None:
     _checked(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), target)
 
 
+def syncfs(descriptor: int) -> None:
+    """Put everything of a file system on disk, so that it survives a loss of power."""
+    _checked(_libc.syncfs(ctypes.c_int(descriptor)))
+
+
 def fsopen(kind: str) -> int:
     """A descriptor of a file system that is being configured."""
     return _checked(_syscall(_FSOPEN, ctypes.c_char_p(kind.encode()), ctypes.c_uint(1)), kind)

@@ -8,9 +8,12 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from sandboxfile.core.normalise import DROPPED_ATTRIBUTES, Rules, Treatment
+from sandboxfile.engines.linux.syscalls import syncfs
 from sandboxfile.engines.linux.worker.tasks import Context
 
 MANIFEST_TAG = "sandboxfile.content/v1"
@@ -21,7 +24,8 @@ _HASHERS = 2
 
 
 def seal(context: Context) -> dict[str, Any]:
-    """Normalise the tree `root` (when `epoch` is given) and describe it.
+    """Normalise the tree `root` (when `epoch` is given), describe it, and put it on disk: a layer whose name
+    survives a loss of power has its content then.
 
     epoch:   seconds that new files and all directories get as their time
     started: seconds; files that are newer were made by the build
@@ -29,7 +33,8 @@ def seal(context: Context) -> dict[str, Any]:
     os.fchdir(context.dirs["root"])
     epoch = context.args["epoch"]
     unreproducible = [] if epoch is None else _normalise(epoch, context.args["started"])
-    entries, size = _describe()
+    with _synced(context.dirs["root"]):
+        entries, size = _describe()
     digest = hashlib.sha256(json.dumps(MANIFEST_TAG).encode() + b"\n")
     for entry in entries:
         digest.update(json.dumps(entry, separators=(",", ":"), ensure_ascii=True).encode() + b"\n")
@@ -39,6 +44,20 @@ def seal(context: Context) -> dict[str, Any]:
         "entries": len(entries),
         "unreproducible": sorted(unreproducible),
     }
+
+
+def sync(context: Context) -> None:
+    """Put the file system of `root` on disk."""
+    syncfs(context.dirs["root"])
+
+
+@contextmanager
+def _synced(root: int) -> Iterator[None]:
+    """Write to the disk while the block computes."""
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(syncfs, root)
+        yield
+        written.result()
 
 
 def _walk(top: str = ".") -> Iterator[tuple[str, list[os.DirEntry[str]]]]:

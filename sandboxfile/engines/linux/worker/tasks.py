@@ -17,6 +17,7 @@ TASKS = {
     "remove": "sandboxfile.engines.linux.worker.tree",
     "delete": "sandboxfile.engines.linux.worker.tree",
     "seal": "sandboxfile.engines.linux.worker.seal",
+    "sync": "sandboxfile.engines.linux.worker.seal",
     "unpack": "sandboxfile.engines.linux.worker.unpack",
     "agree": "sandboxfile.engines.linux.worker.placement",
     "materialise": "sandboxfile.engines.linux.worker.placement",
