@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-DISK = "4G"
+DISK = "12G"
 RESULTS = 64 << 20
 MEMORY = "2560"
 _LEFT_OUT = ("proc", "sys", "dev", "run", "tmp")
@@ -50,7 +50,8 @@ def archive(slug: str, target: Path) -> None:
 def machine(cache: Path) -> Path:
     """The directory with `disk`, `vmlinuz`, `initrd` and `base.tar`, made when it is not there."""
     slug, base = build("vm", cache), build("base", cache)
-    made = cache / "machines" / f"{slug}-{base}"
+    recipe = hashlib.sha256(f"{_DISK}{DISK}".encode()).hexdigest()[:8]
+    made = cache / "machines" / f"{slug}-{base}-{recipe}"
     if made.is_dir():
         return made
     shutil.rmtree(cache / "machines", ignore_errors=True)
@@ -191,9 +192,3 @@ def read_results(disk: Path) -> dict[str, bytes]:
             if file is not None:
                 found[item.name.removeprefix("./")] = file.read()
     return found
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

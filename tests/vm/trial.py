@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 from machine import RESULTS, Machine, machine, parcel, read_results
 
-SUITES = "root:promises,root:limits,root:freeze,delegated:promises,delegated:limits,login:few,plain:promises"
+SUITES = ",".join(
+    (
+        *("root:doctor", "root:promises", "root:limits", "root:freeze"),
+        *(
+            "delegated:promises",
+            "delegated:limits",
+            "login:doctor",
+            "login:few",
+            "plain:doctor",
+            "plain:promises",
+        ),
+    )
+)
 _MINUTES = {"check": 40, "after": 15}
 
 
@@ -29,6 +43,9 @@ def main() -> int:
         "--suites", default=SUITES, help="pairs `user:suite`, as tests/vm/inside.py knows them"
     )
     args = parser.parse_args()
+    # The machine ends with this program, also when that is told to.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     cache: Path = args.cache.absolute()
     cache.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -62,7 +79,7 @@ def main() -> int:
             try:
                 for name, content in read_results(results).items():
                     (output / f"{phase}-{name}").write_bytes(content)
-            except (OSError, ValueError, __import__("tarfile").TarError) as error:
+            except (OSError, tarfile.TarError) as error:
                 faults.append(f"no results of `{phase}`: {error}")
     for fault in faults:
         tell(f"fault: {fault}")
