@@ -73,21 +73,22 @@ def remove_store(home: Path) -> None:
 BASE_ONLY = "name: base\nbase: debian:13\n"
 
 
-def base_document() -> str:
+def base_document(directory: Path) -> str:
     """The Sandboxfile of the base: bootstrapped, or a tar of one where there is no archive to reach."""
     given = os.environ.get("SANDBOXFILE_TEST_BASE")
     if not given:
         return BASE_ONLY
+    shutil.copyfile(given, directory / "base.tar")
     with open(given, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"name: base\nbase: {{rootfs: {given}, sha256: {digest}}}\n"
+    return f"name: base\nbase: {{rootfs: base.tar, sha256: {digest}}}\n"
 
 
 @pytest.fixture(scope="session")
 def base_project(shared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with nothing but a Debian base, built."""
     directory = tmp_path_factory.mktemp("base")
-    (directory / "Sandboxfile").write_text(base_document())
+    (directory / "Sandboxfile").write_text(base_document(directory))
     from sandboxfile.api import AsyncClient
 
     async def build() -> None:
