@@ -10,10 +10,14 @@
     ├── PlanError            no plan can be made (a pinned input is missing)
     ├── FetchError           a download failed
     │   └── IntegrityError       the bytes or the signature are not what was promised
+    │       ├── SignatureInvalid     an archive's signature does not hold, or its key no longer counts
+    │       ├── IndexExpired         an archive's index is past its Valid-Until
+    │       └── IndexRolledBack      it is older than the one that was seen before
     ├── StoreError           the store cannot be read or written
     │   └── NoSuchSnapshot       a slug or name that nothing answers to
     ├── EngineError          the engine or the host is not usable
     │   ├── HostError            a host requirement is missing; the hint is the remedy
+    │   │   └── ClockWrong           this machine's clock is behind what was signed
     │   ├── MissingCapability    this engine cannot do what was asked
     │   └── LimitNotEnforceable  this host cannot enforce a limit; `limit` names it
     ├── VolumeError          something about a volume
@@ -171,11 +175,28 @@ class PlanError(SandboxfileError):
 
 
 class FetchError(SandboxfileError):
-    """A download failed at every origin that could have answered."""
+    """A download failed at every origin that could have answered.
+
+    `absent` is True when one of them said that it has no such file.
+    """
+
+    absent = False
 
 
 class IntegrityError(FetchError):
     """Bytes do not have the digest, or a document not the signature, that was promised."""
+
+
+class SignatureInvalid(IntegrityError):
+    """No signature of an archive's index holds, or the keys that made it are unknown, expired or revoked."""
+
+
+class IndexExpired(IntegrityError):
+    """An archive's index is past the time until which it is valid."""
+
+
+class IndexRolledBack(IntegrityError):
+    """An archive's index is older than one of the same suite that was seen before."""
 
 
 class StoreError(SandboxfileError):
@@ -192,6 +213,10 @@ class EngineError(SandboxfileError):
 
 class HostError(EngineError):
     """The host lacks something the engine needs; the hint is the exact remedy."""
+
+
+class ClockWrong(HostError):
+    """This machine's clock says a time before that of something that was signed."""
 
 
 class MissingCapability(EngineError):

@@ -118,7 +118,7 @@ class _Maker:
 
     def __post_init__(self) -> None:
         self.downloader = Downloader(self.store.blobs, self.settings, self.reporter)
-        self.archives = Archives(self.store.indexes, self.downloader)
+        self.archives = Archives(self.store.indexes, self.downloader, self.store.suites)
 
     async def make(self, old: Lockfile | None, update: tuple[str, ...] | None) -> Lockfile:
         rewrite = EVERYTHING if old is None else rewrite_of(old, self.requests, update)

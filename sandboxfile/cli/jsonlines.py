@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 from sandboxfile.cli.progress import Clock, Progress
-from sandboxfile.core.event import Event, Notice, TaskFinished, TaskOutput, TaskProgress, TaskStarted
+from sandboxfile.core.event import Event, Fallback, Notice, TaskFinished, TaskOutput, TaskProgress, TaskStarted
 
 
 class JsonProgress(Progress):
@@ -43,5 +43,14 @@ def event_record(event: Event) -> dict[str, object]:
             return {"event": "task-output", "task": task, "text": text}
         case TaskFinished(task, outcome, detail):
             return {"event": "task-finished", "task": task, "outcome": outcome.value, "detail": detail}
+        case Fallback(task, file, origin, reason, taken_from):
+            return {
+                "event": "fallback",
+                "task": task,
+                "file": file,
+                "origin": origin,
+                "reason": reason,
+                "taken_from": taken_from,
+            }
         case Notice(level, text):
             return {"event": "notice", "level": level, "text": text}

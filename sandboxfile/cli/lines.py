@@ -15,7 +15,7 @@ from typing import TextIO
 
 from sandboxfile.cli.progress import Clock, Progress, Running
 from sandboxfile.cli.safe import safe
-from sandboxfile.core.event import Event, Notice, Outcome, TaskFinished, TaskProgress, TaskStarted
+from sandboxfile.core.event import Event, Fallback, Notice, Outcome, TaskFinished, TaskProgress, TaskStarted
 from sandboxfile.core.units import seconds_text
 
 PAUSE = 5.0
@@ -49,6 +49,8 @@ class LineProgress(Progress):
             case TaskFinished(task, outcome, detail) if running is not None:
                 self._said.pop(task, None)
                 self._write(finished_line(running, outcome, detail, now))
+            case Fallback() if self.board.is_new(event):
+                self._write(fallback_line(event))
             case Notice(level, text):
                 self._write(notice_line(level, text))
             case _:
@@ -70,6 +72,12 @@ def finished_line(running: Running, outcome: Outcome, detail: str, now: float) -
     amount = running.amount(now) if outcome is Outcome.DONE and running.unit == "bytes" else ""
     words = safe(detail) or amount or running.title
     return f"{outcome.value:<8} {running.label}: {words} ({seconds_text(now - running.started)})"
+
+
+def fallback_line(event: Fallback) -> str:
+    """The first file that came from elsewhere for a reason; how many followed is said at the task's end."""
+    text = f"{event.file}: {event.origin} {event.reason}; taken from {event.taken_from}"
+    return f"note: {safe(text)}"
 
 
 def notice_line(level: str, text: str) -> str:

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sandboxfile.cli.console import Console
-from sandboxfile.cli.lines import finished_line, notice_line
+from sandboxfile.cli.lines import fallback_line, finished_line, notice_line
 from sandboxfile.cli.progress import Clock, Progress
-from sandboxfile.core.event import Event, Notice, Outcome, TaskFinished, TaskStarted
+from sandboxfile.core.event import Event, Fallback, Notice, Outcome, TaskFinished, TaskStarted
 from sandboxfile.core.units import seconds_text
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class LiveProgress(Progress):
                     threading.Thread(target=self._draw, args=(self._gone,), daemon=True).start()
                 case TaskFinished(_, outcome, detail) if running is not None:
                     self._leave(finished_line(running, outcome, detail, now), STYLES[outcome])
+                case Fallback() if self.board.is_new(event):
+                    self._leave(fallback_line(event), "")
                 case Notice(level, text):
                     self._leave(notice_line(level, text), "yellow" if level == "warning" else "")
                 case _:

@@ -15,6 +15,7 @@ from sandboxfile.cli.console import Console
 from sandboxfile.cli.safe import LineAssembler, safe
 from sandboxfile.core.event import (
     Event,
+    Fallback,
     Notice,
     Outcome,
     Reporter,
@@ -77,6 +78,7 @@ class Board:
     def __init__(self) -> None:
         self.running: dict[str, Running] = {}
         self.failed: dict[str, tuple[str, ...]] = {}
+        self._fallbacks: set[tuple[str, str, str, str]] = set()
 
     def note(self, event: Event, now: float) -> tuple[Running | None, list[str]]:
         """Take an event in. Returns the task it is about and the lines of output it completed."""
@@ -105,6 +107,14 @@ class Board:
                 lines = running.assembler.feed(text)
                 running.lines.extend(lines)
         return running, lines
+
+    def is_new(self, event: Fallback) -> bool:
+        """Whether no other file of its task came from elsewhere for the same reason."""
+        key = (event.task, event.origin, event.reason, event.taken_from)
+        if key in self._fallbacks:
+            return False
+        self._fallbacks.add(key)
+        return True
 
     def depth(self, running: Running) -> int:
         """How many running tasks it is part of."""

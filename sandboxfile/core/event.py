@@ -59,6 +59,18 @@ class TaskFinished:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """A file that `task` fetched came from another origin than the one expected: that `origin` gave `reason`
+    (`answered 404 Not Found`), `taken_from` had it."""
+
+    task: str
+    file: str
+    origin: str
+    reason: str
+    taken_from: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something worth knowing that is no failure. `level` is `info` or `warning`."""
 
@@ -66,7 +78,7 @@ class Notice:
     text: str
 
 
-Event = TaskStarted | TaskProgress | TaskOutput | TaskFinished | Notice
+Event = TaskStarted | TaskProgress | TaskOutput | TaskFinished | Fallback | Notice
 
 
 class Reporter(Protocol):

@@ -70,6 +70,8 @@ class Configuration:
             'APT::Sandbox::User "root";',
             'Acquire::Languages "none";',
             'Acquire::PDiffs "false";',
+            # Dates were judged outside, against this machine's clock and the lock.
+            'Acquire::Check-Date "false";',
             'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";',
             'Acquire::AllowInsecureRepositories "false";',
             # The repository here holds its Packages files unpacked, whatever else the signed text lists.

@@ -23,11 +23,18 @@ from pathlib import Path
 
 from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
 from sandboxfile.declared import dataclass
-from sandboxfile.errors import FetchError, IntegrityError, Span
+from sandboxfile.errors import (
+    FetchError,
+    IndexExpired,
+    IndexRolledBack,
+    IntegrityError,
+    SignatureInvalid,
+    Span,
+)
 from sandboxfile.inputs.control import fields
 from sandboxfile.inputs.debian_index import PackagesIndex
 from sandboxfile.inputs.download import Downloader
-from sandboxfile.inputs.signature import Keyring, verified
+from sandboxfile.inputs.signature import Keyring, check_clock, verified
 from sandboxfile.spec.lock import Archive
 
 ASKED_AGAIN_AFTER = 3600.0
@@ -35,6 +42,7 @@ ASKED_AGAIN_AFTER = 3600.0
 RELEASE_LIMIT = 16 << 20
 INDEX_LIMIT = 512 << 20
 SEEN_TAG = "sandboxfile.archive/v1"
+NEWEST_TAG = "sandboxfile.archive.newest/v1"
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class SuiteRequest:
     name: the archive's name in the lock (`debian`)
     urls: base URLs, in order of preference
     past: the caller asked for the archive as it was at a time, so that an index past its Valid-Until is right
+    own:  it is an archive of the Sandboxfile's, known by its URLs and not by its name alone
     """
 
     name: str
@@ -53,6 +62,7 @@ class SuiteRequest:
     urls: tuple[str, ...]
     keyring: Keyring
     past: bool = False
+    own: bool = False
     span: Span | None = field(default=None, compare=False)
 
     @property
@@ -102,12 +112,30 @@ class Suite:
 _INDEXES: dict[tuple[Path, ...], PackagesIndex] = {}
 
 
-class Archives:
-    """Fetches suites and keeps them under the store's `indexes` directory."""
+@dataclass(frozen=True)
+class _Signed:
+    """A suite's signed document: as it came, its text's fields, and what a lock says of it."""
 
-    def __init__(self, directory: Path, downloader: Downloader) -> None:
+    document: bytes
+    signature: bytes | None
+    release: dict[str, str]
+    archive: Archive
+
+
+class Archives:
+    """Fetches suites and keeps them under the store's `indexes` directory.
+
+    newest: where the newest date of each suite is remembered, out of reach of gc
+    accept_older: take an index that is older than one that was seen before
+    """
+
+    def __init__(
+        self, directory: Path, downloader: Downloader, newest: Path, *, accept_older: bool = False
+    ) -> None:
         self._directory = directory
         self._downloader = downloader
+        self._newest = newest
+        self._accept_older = accept_older
 
     async def fetch(
         self,
@@ -120,10 +148,11 @@ class Archives:
         """Every suite, as it is now: asked for at most once an hour, always with `refresh`, never `offline`.
 
         locked: digests a lock names; such an index is right even when it is past its Valid-Until
-        Raises FetchError when no mirror answers, IntegrityError for a bad signature or index.
+        Raises FetchError when no mirror answers, IntegrityError for a bad signature or index (its subclasses
+        say what is bad), ClockWrong when this machine's clock is behind the archive's.
         """
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._downloader.session(), asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._one(request, refresh, offline, locked)) for request in requests
                 ]
@@ -146,22 +175,37 @@ class Archives:
             raise FetchError(
                 f"{request} is not in the store, and this is offline", hint="run it once without --offline"
             )
-        document, signature = await self._release(request)
-        text = await asyncio.to_thread(
-            verified, document, request.keyring, signature=signature, what=str(request)
-        )
-        release = fields(text.decode("utf-8", "replace"))
-        archive = _archive(request, release, digest_bytes(document))
-        _check_names(request, release)
-        _check_valid_until(request, release, archive, locked)
-        root = self._directory / hexadecimal(archive.inrelease)
-        suite = Suite(request, archive, root)
+        signed = await self._signed(request, locked)
+        root = self._directory / hexadecimal(signed.archive.inrelease)
+        suite = Suite(request, signed.archive, root)
         if not all(path.exists() for path in suite.files):
-            await self._fetch_indexes(suite, release, document, signature)
-        _write_atomically(
-            seen, json.dumps({"inrelease": archive.inrelease, "date": archive.date, "asked": time.time()})
-        )
+            await self._fetch_indexes(suite, signed)
+        record = {"inrelease": signed.archive.inrelease, "date": signed.archive.date, "asked": time.time()}
+        _write_atomically(seen, json.dumps(record))
+        if not request.past:
+            self._note_newest(request, signed.archive)
         return suite
+
+    def _newest_path(self, request: SuiteRequest) -> Path:
+        known = {
+            "name": request.name,
+            "suite": request.suite,
+            "keyring": digest_bytes(request.keyring.content),
+            "urls": request.urls if request.own else (),
+        }
+        return self._newest / f"{hexadecimal(digest_of(NEWEST_TAG, known))}.json"
+
+    def _newest_seen(self, request: SuiteRequest) -> int:
+        """The date of the newest index that was seen of a suite, 0 when none was."""
+        try:
+            return int(json.loads(self._newest_path(request).read_text())["date"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _note_newest(self, request: SuiteRequest, archive: Archive) -> None:
+        if archive.date > self._newest_seen(request) or self._accept_older:
+            record = {"suite": str(request), "date": archive.date}
+            _write_atomically(self._newest_path(request), json.dumps(record))
 
     def _seen_path(self, request: SuiteRequest) -> Path:
         wanted = {
@@ -189,57 +233,103 @@ class Archives:
         # A clock that was set back must not make an old answer count for ever.
         return suite, age if age >= 0 else ASKED_AGAIN_AFTER
 
-    async def _release(self, request: SuiteRequest) -> tuple[bytes, bytes | None]:
-        """InRelease, or Release with its detached signature, from the first mirror that has it."""
-        directory = request.directory
-        try:
-            document, _ = await self._downloader.fetch_document(
-                [f"{url}/{directory}InRelease" for url in request.urls], RELEASE_LIMIT
+    async def _signed(self, request: SuiteRequest, locked: Collection[Digest]) -> _Signed:
+        """The signed document of a suite from the first mirror that has one which is to be trusted."""
+        found: list[_Signed] = []
+
+        async def judged(document: bytes, signature: bytes | None) -> None:
+            text = await asyncio.to_thread(
+                verified, document, request.keyring, signature=signature, what=str(request)
             )
-            return document, None
+            release = fields(text.decode("utf-8", "replace"))
+            archive = _archive(request, release, digest_bytes(document))
+            check_clock(archive.date, str(request))
+            _check_names(request, release)
+            _check_valid_until(request, release, archive, locked)
+            self._check_newest(request, archive, locked)
+            found.append(_Signed(document, signature, release, archive))
+
+        async def inline(document: bytes, _: str) -> None:
+            await judged(document, None)
+
+        async def detached(document: bytes, url: str) -> None:
+            try:
+                signature, _ = await self._downloader.fetch_document([f"{url}.gpg"], RELEASE_LIMIT)
+            except FetchError as failure:
+                raise SignatureInvalid(
+                    f"{request} does not exist at its mirrors, or is not signed",
+                    span=request.span,
+                    details=failure.details,
+                    hint="check the name of the suite",
+                ) from None
+            await judged(document, signature)
+
+        places = [f"{url}/{request.directory}" for url in request.urls]
+        fetch = self._downloader.fetch_document
+        try:
+            await fetch([f"{place}InRelease" for place in places], RELEASE_LIMIT, inline)
+        except IntegrityError as wrong:
+            wrong.span = wrong.span or request.span
+            raise
         except FetchError as failure:
-            if not any(": 404" in line or "No such file" in line for line in failure.details):
+            if not failure.absent:
                 raise FetchError(
                     f"no mirror of {request} answers",
                     span=request.span,
                     details=failure.details,
-                    hint="check the network, or set another mirror in the settings",
+                    hint=failure.hint,
                 ) from None
-            first = failure
-        try:
-            document, url = await self._downloader.fetch_document(
-                [f"{url}/{directory}Release" for url in request.urls], RELEASE_LIMIT
-            )
-            signature, _ = await self._downloader.fetch_document([f"{url}.gpg"], RELEASE_LIMIT)
-        except FetchError as failure:
-            raise FetchError(
-                f"{request} does not exist at its mirrors, or is not signed",
-                span=request.span,
-                details=(*first.details, *failure.details),
-                hint="check the name of the suite",
-            ) from None
-        return document, signature
+            try:
+                await fetch([f"{place}Release" for place in places], RELEASE_LIMIT, detached)
+            except IntegrityError:
+                raise
+            except FetchError as second:
+                raise FetchError(
+                    f"{request} does not exist at its mirrors, or is not signed",
+                    span=request.span,
+                    details=(*failure.details, *second.details),
+                    hint="check the name of the suite",
+                ) from None
+        return found[-1]
 
-    async def _fetch_indexes(
-        self, suite: Suite, release: dict[str, str], document: bytes, signature: bytes | None
-    ) -> None:
+    def _check_newest(self, request: SuiteRequest, archive: Archive, locked: Collection[Digest]) -> None:
+        newest = self._newest_seen(request)
+        if archive.date >= newest or request.past or self._accept_older or archive.inrelease in locked:
+            return
+        days = [time.strftime("%Y-%m-%d %H:%M", time.gmtime(when)) for when in (archive.date, newest)]
+        raise IndexRolledBack(
+            f"the index of {request} is of {days[0]} UTC, older than the one seen before, of {days[1]} UTC",
+            span=request.span,
+            hint="the mirror lags behind or is held back: use another one, or take the older index with "
+            "`sandboxfile lock --accept-older`",
+        )
+
+    async def _fetch_indexes(self, suite: Suite, signed: _Signed) -> None:
         request = suite.request
-        listed = _listed(release)
+        listed = _listed(signed.release)
         self._directory.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._directory))
         try:
             top = scratch / request.directory
             top.mkdir(parents=True, exist_ok=True)
-            if signature is None:
-                (top / "InRelease").write_bytes(document)
+            if signed.signature is None:
+                (top / "InRelease").write_bytes(signed.document)
             else:
-                (top / "Release").write_bytes(document)
-                (top / "Release.gpg").write_bytes(signature)
-            for name in request.packages:
-                content = await self._index(request, release, listed, name)
+                (top / "Release").write_bytes(signed.document)
+                (top / "Release.gpg").write_bytes(signed.signature)
+
+            async def put(name: str) -> None:
+                content = await self._index(request, signed.release, listed, name)
                 path = top / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(path.write_bytes, content)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for name in request.packages:
+                        group.create_task(put(name))
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
             _open_for_reading(scratch)
             _merge(scratch, suite.root)
         finally:
@@ -271,31 +361,32 @@ class Archives:
             paths = [f"{plain.rpartition('/')[0]}/by-hash/SHA256/{digest}".lstrip("/"), plain]
         else:
             paths = [plain]
-        failures: list[str] = []
-        mismatched = False
-        for base in request.urls:
-            for path in paths:
-                url = f"{base}/{request.directory}{path}"
-                try:
-                    content, _ = await self._downloader.fetch_document([url], size)
-                except FetchError as failure:
-                    failures.extend(failure.details)
-                    continue
-                if hashlib.sha256(content).hexdigest() != digest or len(content) != size:
-                    mismatched = True
-                    failures.append(f"{url}: not the bytes that the signed index names")
-                    continue
-                return await asyncio.to_thread(
-                    _decompressed, content, suffix, listed.get(name), name, request
+        unpacked: list[bytes] = []
+
+        async def accept(content: bytes, _: str) -> None:
+            if hashlib.sha256(content).hexdigest() != digest or len(content) != size:
+                raise IntegrityError(
+                    f"the index {name} of {request} is not the one that was signed",
+                    span=request.span,
+                    hint="the mirror may be in the middle of an update: try again, or set another mirror",
                 )
-        kind = IntegrityError if mismatched else FetchError
-        raise kind(
-            f"the index {name} of {request} "
-            + ("is not the one that was signed" if mismatched else "could not be fetched"),
-            span=request.span,
-            details=tuple(failures),
-            hint="the mirror may be in the middle of an update: try again, or set another mirror",
-        )
+            unpacked.append(
+                await asyncio.to_thread(_decompressed, content, suffix, listed.get(name), name, request)
+            )
+
+        urls = [f"{base}/{request.directory}{path}" for base in request.urls for path in paths]
+        try:
+            await self._downloader.fetch_document(urls, size, accept)
+        except IntegrityError:
+            raise
+        except FetchError as failure:
+            raise FetchError(
+                f"the index {name} of {request} could not be fetched",
+                span=request.span,
+                details=failure.details,
+                hint="the mirror may be in the middle of an update: try again, or set another mirror",
+            ) from None
+        return unpacked[-1]
 
     def _check_time(
         self, request: SuiteRequest, directory: Path, archive: Archive, locked: Collection[Digest]
@@ -336,7 +427,7 @@ def _check_valid_until(
     if until is None or until >= time.time() or request.past or archive.inrelease in locked:
         return
     day = time.strftime("%Y-%m-%d", time.gmtime(until))
-    raise IntegrityError(
+    raise IndexExpired(
         f"the index of {request} was valid until {day} and is too old to be trusted",
         span=request.span,
         hint="run `sandboxfile lock --refresh`, or use another mirror; check this machine's clock",

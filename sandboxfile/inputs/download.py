@@ -3,202 +3,252 @@
 Every byte is hashed while it streams into the blob store and gets its name there only when digest and size
 are what the caller wanted. Small signed documents, whose digest nobody knows beforehand, are fetched into
 memory with a limit; their signature is checked by the caller.
+
+The order for a file: the store, the vendored packages, the caches, its own origins, the archives that keep
+old versions, what an index knows of it.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskProgress, TaskStarted
+from sandboxfile.core.event import Fallback, Outcome, Reporter, TaskFinished, TaskProgress, TaskStarted
 from sandboxfile.core.units import plural, size_text
 from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, IntegrityError, StoreError
+from sandboxfile.inputs.caches import near_urls
+from sandboxfile.inputs.inquiry import Health, Inquiry
+from sandboxfile.inputs.transport import (
+    CLOCK_HINT,
+    Fault,
+    OriginError,
+    is_local,
+    new_client,
+    open_url,
+    origin_of,
+    shown,
+)
 
 if TYPE_CHECKING:
     import httpx
 
     from sandboxfile.inputs.settings import Settings
 
-ATTEMPTS = 3
-CHUNK = 1 << 18
+__all__ = ["Accept", "Blobs", "Downloader", "Search", "Sink", "Wanted", "shown"]
+
 PROGRESS_STEP = 1 << 20
-HEADERS = {"User-Agent": "sandboxfile", "Accept-Encoding": "identity"}
-"""No content coding: what is hashed is the file as it lies on the origin."""
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+IMPATIENCE = 0.25
+"""The part of the time limit that an origin has while others can be asked."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file by what it must be. `urls` are its origins in order of preference; `size` in bytes, 0 when
-    it is not known."""
+    """A file by what it must be. `size` is in bytes, 0 when it is not known.
+
+    urls:  its origins in order of preference
+    older: origins that keep old versions, asked when none of `urls` has it
+    distribution: of a Python distribution its name, by which an index may know another place
+    """
 
     sha256: str
     size: int
     name: str
     urls: tuple[str, ...]
+    older: tuple[str, ...] = ()
+    distribution: str = ""
 
 
-class _OriginError(Exception):
-    """One origin did not answer with the bytes; `final` when asking it again is no use."""
-
-    def __init__(self, reason: str, *, final: bool = False, integrity: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.final = final
-        self.integrity = integrity
-
-
-def shown(url: str) -> str:
-    """A URL as it may be shown: without user name and password."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+Search = Callable[[Wanted], Awaitable[Sequence[str]]]
+"""Looks for more places of a file that none of its origins has."""
+Accept = Callable[[bytes, str], Awaitable[None]]
+"""Judges a document and the URL it came from. Raises IntegrityError."""
 
 
 class Downloader:
     """Fetches files into a blob store.
 
-    Proxies come from the environment, certificates from the settings' bundle, else from the host.
+    Proxies come from the environment, certificates from the settings' bundle, else from the host. While a
+    `session` is open, connections are kept for the next file.
     """
 
     def __init__(self, blobs: Blobs, settings: Settings, reporter: Reporter) -> None:
         self._blobs = blobs
         self._settings = settings
         self._reporter = reporter
+        self._health = Health()
+        self._users = 0
+        self._client: httpx.AsyncClient | None = None
+        self._slots: asyncio.Semaphore | None = None
+        self._active: dict[str, asyncio.Future[None]] = {}
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """Keep connections open until the block ends. Sessions may overlap; the last one closes them."""
+        if not self._users:
+            self._slots = asyncio.Semaphore(max(1, self._settings.connections))
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                client, self._client, self._slots = self._client, None, None
+                if client is not None:
+                    await client.aclose()
 
     async def fetch(
-        self, wanted: Sequence[Wanted], *, task: str = "fetch", parent: str | None = None
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        task: str = "fetch",
+        parent: str | None = None,
+        offline: bool = False,
+        search: Search | None = None,
     ) -> None:
-        """Bring every file that is not there yet into the blob store.
+        """Bring every file that is not there yet into the blob store; `offline` from this machine only.
 
-        Raises FetchError, naming the file and what each origin answered; IntegrityError when an origin
-        answered with other bytes and none had the right ones. The other downloads end at once.
+        Raises FetchError, naming the file and what each origin said; IntegrityError when an origin had
+        other bytes and none had the right ones. The other downloads end at once.
         """
         missing = [w for w in {w.sha256: w for w in wanted}.values() if not self._blobs.has(w.sha256)]
         if not missing:
             return
-        import asyncio
-
         total = sum(w.size for w in missing)
-        title = f"fetch {plural(len(missing), 'file')}"
-        self._reporter.emit(TaskStarted(task, title, parent))
+        self._reporter.emit(TaskStarted(task, f"fetch {plural(len(missing), 'file')}", parent))
         progress = _Progress(self._reporter, task, total or None)
-        slots = asyncio.Semaphore(max(1, self._settings.connections))
         try:
-            async with self._client() as client:
-
-                async def one(item: Wanted) -> None:
-                    async with slots:
-                        await self._fetch_one(client, item, progress)
-
+            async with self.session():
                 try:
                     async with asyncio.TaskGroup() as group:
                         # Large files first, so that no connection ends alone on the largest.
                         for item in sorted(missing, key=lambda w: -w.size):
-                            group.create_task(one(item))
+                            group.create_task(self._bring(item, progress, offline, search))
                 except BaseExceptionGroup as failures:
                     raise _first(failures) from None
         except BaseException as failure:
             cancelled = not isinstance(failure, Exception)
             self._reporter.emit(TaskFinished(task, Outcome.CANCELLED if cancelled else Outcome.FAILED))
             raise
-        progress.finish()
-        self._reporter.emit(
-            TaskFinished(task, Outcome.DONE, f"{plural(len(missing), 'file')}, {size_text(progress.done)}")
-        )
+        progress.report()
+        detail = f"{plural(len(missing), 'file')}, {size_text(progress.done)}{progress.elsewhere()}"
+        self._reporter.emit(TaskFinished(task, Outcome.DONE, detail))
 
-    async def _fetch_one(self, client: httpx.AsyncClient, item: Wanted, progress: _Progress) -> None:
-        failures: list[str] = []
-        mismatched = False
-        for url in item.urls:
-            try:
-                await self._from_origin(client, url, item, progress)
-                return
-            except _OriginError as failure:
-                failures.append(f"{shown(url)}: {failure.reason}")
-                mismatched = mismatched or failure.integrity
-        if mismatched:
-            raise IntegrityError(
-                f"{item.name} does not have the bytes that were promised",
-                details=tuple(failures),
-                hint="nothing of it was used; the file was changed at its origin, or the lock was edited",
-            )
-        raise FetchError(
-            f"could not fetch {item.name}",
-            details=tuple(failures) or ("no origin is known for it",),
-            hint="check the network, or set another mirror in the settings",
-        )
+    async def _bring(self, item: Wanted, progress: _Progress, offline: bool, search: Search | None) -> None:
+        """Bring a file, unless another task is at it: then that one's end is waited for."""
+        assert self._slots is not None
+        while not self._blobs.has(item.sha256):
+            if (other := self._active.get(item.sha256)) is not None:
+                await asyncio.wait([other])
+                continue
+            async with self._slots:
+                if item.sha256 in self._active or self._blobs.has(item.sha256):
+                    continue
+                done = self._active[item.sha256] = asyncio.get_running_loop().create_future()
+                try:
+                    await self._ask(item, progress, offline, search)
+                    return
+                finally:
+                    del self._active[item.sha256]
+                    done.set_result(None)
+        progress.add(item.size)
 
-    async def _from_origin(
-        self, client: httpx.AsyncClient, url: str, item: Wanted, progress: _Progress
-    ) -> None:
-        import asyncio
+    async def _ask(self, item: Wanted, progress: _Progress, offline: bool, search: Search | None) -> None:
+        tiers = [near_urls(self._settings, item.sha256), item.urls, item.older]
+        if offline:
+            tiers = [[url for url in tier if is_local(url)] for tier in tiers]
+        with self._blobs.writer(item.sha256, item.size or None, name=item.name, resume=True) as sink:
+            transfer = _Transfer(self, item, sink, progress)
+            inquiry = Inquiry(self._health, transfer.take)
+            taken = await inquiry.ask(*tiers)
+            if taken is None and search is not None and not offline:
+                found = await search(item)
+                taken = await inquiry.ask([url for url in found if url not in inquiry.said])
+            if taken is None:
+                raise _failure(item, inquiry, offline)
+        self._tell(item, taken, inquiry, progress)
 
-        for attempt in range(1, ATTEMPTS + 1):
-            received = 0
-            try:
-                with self._blobs.writer(item.sha256, item.size or None, name=item.name) as sink:
-                    async with _open(client, url) as chunks:
-                        async for chunk in chunks:
-                            received += len(chunk)
-                            sink.write(chunk)
-                            progress.add(len(chunk))
-                return
-            except IntegrityError as wrong:
-                progress.add(-received)
-                raise _OriginError(wrong.message, final=True, integrity=True) from None
-            except _OriginError as failure:
-                progress.add(-received)
-                if failure.final or attempt == ATTEMPTS:
-                    raise
-                await asyncio.sleep(0.25 * 2 ** (attempt - 1))
+    def _tell(self, item: Wanted, taken: str, inquiry: Inquiry, progress: _Progress) -> None:
+        """Say that a file did not come from where it was expected."""
+        first = next(iter(item.urls), taken)
+        if taken in item.urls and origin_of(taken) == origin_of(first):
+            return
+        failed = [url for url in inquiry.said if url in item.urls or url in item.older]
+        if taken != first and failed:
+            url = failed[0]
+            reason = inquiry.said[url].reason
+        elif taken in (*item.urls, *item.older) and taken != first:
+            # It was not asked: it has failed too often before.
+            url, reason = first, "failed several times before"
+        else:
+            return
+        progress.fallback(Fallback(progress.task, item.name, origin_of(url), reason, origin_of(taken)))
 
-    async def fetch_document(self, urls: Sequence[str], limit: int) -> tuple[bytes, str]:
+    async def fetch_document(
+        self, urls: Sequence[str], limit: int, accept: Accept | None = None
+    ) -> tuple[bytes, str]:
         """A document of at most `limit` bytes from the first origin that has it, and that origin's URL.
 
-        Its content is not trusted: the caller checks its signature or digest. Raises FetchError, whose
-        details hold what each origin answered.
+        Its content is not trusted: `accept` checks its signature or digest, and when that raises an
+        IntegrityError the next origin is asked. Raises the first of those when no document was accepted, else
+        FetchError, which is `absent` when an origin said that there is none; the details hold what each said.
         """
-        import asyncio
+        body = bytearray()
+        wrong: list[IntegrityError] = []
 
-        failures: list[str] = []
-        async with self._client() as client:
-            for url in urls:
-                for attempt in range(1, ATTEMPTS + 1):
-                    try:
-                        body = bytearray()
-                        async with _open(client, url) as chunks:
-                            async for chunk in chunks:
-                                body += chunk
-                                if len(body) > limit:
-                                    raise _OriginError(f"more than {limit} bytes", final=True)
-                        return bytes(body), url
-                    except _OriginError as failure:
-                        if failure.final or attempt == ATTEMPTS:
-                            failures.append(f"{shown(url)}: {failure.reason}")
-                            break
-                        await asyncio.sleep(0.25 * 2 ** (attempt - 1))
+        async def take(url: str, others: bool) -> None:
+            body.clear()
+            async with self.open(url, others) as (_, chunks):
+                async for chunk in chunks:
+                    body.extend(chunk)
+                    if len(body) > limit:
+                        raise OriginError(f"sent more than {limit} bytes", Fault.REFUSED)
+            if accept is not None:
+                try:
+                    await accept(bytes(body), url)
+                except IntegrityError as failure:
+                    wrong.append(failure)
+                    raise OriginError(f"was not accepted: {failure.message}", Fault.LYING) from None
+
+        inquiry = Inquiry(self._health, take)
+        async with self.session():
+            taken = await inquiry.ask(urls)
+        if taken is not None:
+            return bytes(body), taken
+        if wrong:
+            if len(urls) > 1:
+                wrong[0].details = (*wrong[0].details, *inquiry.sayings())
+            raise wrong[0]
         name = urlsplit(urls[0]).path.rpartition("/")[2] if urls else "the document"
-        raise FetchError(f"could not fetch {name}", details=tuple(failures) or ("no origin is known",))
+        error = FetchError(
+            f"could not fetch {name}",
+            details=inquiry.sayings() or ("no origin is known",),
+            hint=_hint(inquiry, "check the network, or set another mirror in the settings"),
+        )
+        error.absent = Fault.ABSENT in inquiry.faults()
+        raise error
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        import httpx
+    async def open(
+        self, url: str, others: bool, start: int = 0, validator: str | None = None
+    ) -> AsyncIterator[tuple[_Kept, AsyncIterator[bytes]]]:
+        """An answer's position and validator, and its bytes at no less than the rate that is asked for."""
+        silence = self._settings.timeout * (IMPATIENCE if others else 1)
+        async with open_url(
+            self._connected, url, silence=silence, start=start, validator=validator
+        ) as answer:
+            rate = self._settings.minimum_rate if others and not is_local(url) else 0.0
+            kept = _Kept(answer.start, answer.length, answer.validator)
+            yield kept, _at_rate(answer.chunks, rate, silence) if rate else answer.chunks
 
-        context = ssl.create_default_context(
-            cafile=str(self._settings.ca_bundle) if self._settings.ca_bundle else None
-        )
-        timeout = httpx.Timeout(self._settings.timeout, pool=None)
-        async with httpx.AsyncClient(
-            verify=context, timeout=timeout, follow_redirects=True, headers=HEADERS
-        ) as client:
-            yield client
+    def _connected(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = new_client(self._settings)
+        return self._client
 
 
 class Blobs(Protocol):
@@ -213,9 +263,15 @@ class Blobs(Protocol):
         ...
 
     def writer(
-        self, expected_sha256: str | None = None, expected_size: int | None = None, *, name: str = ""
+        self,
+        expected_sha256: str | None = None,
+        expected_size: int | None = None,
+        *,
+        name: str = "",
+        resume: bool = False,
     ) -> AbstractContextManager[Sink]:
-        """A context that takes a blob's bytes; leaving it checks digest and size, and publishes them."""
+        """A context that takes a blob's bytes; leaving it checks digest and size, and publishes them. With
+        `resume` it begins with what an earlier one left unfinished."""
         ...
 
     def put_file(self, path: Path, sha256: str | None = None, *, move: bool = False) -> str:
@@ -230,64 +286,186 @@ class Blobs(Protocol):
 class Sink(Protocol):
     """Where a download's bytes go."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes are there."""
+        ...
+
     def write(self, chunk: bytes) -> object:
-        """Take the next bytes."""
+        """Take the next bytes. IntegrityError when there are more than were promised."""
+        ...
+
+    def restart(self) -> None:
+        """Forget all bytes."""
+        ...
+
+    def finish(self) -> None:
+        """Check the whole and publish it. IntegrityError when it is not what was promised."""
         ...
 
 
+@dataclass(frozen=True)
+class _Kept:
+    start: int
+    length: int | None
+    validator: str | None
+
+
+class _Transfer:
+    """The bytes of one file on their way from its origins into the store.
+
+    What came before a connection broke is not asked for again, from whichever origin. When the whole then
+    is not what was promised, nobody knows who was wrong: the origin is asked again for all of it.
+    """
+
+    def __init__(self, downloader: Downloader, item: Wanted, sink: Sink, progress: _Progress) -> None:
+        self._downloader = downloader
+        self._item = item
+        self._sink = sink
+        self._progress = progress
+        self._validators: dict[str, str | None] = {}
+        progress.add(sink.size)
+
+    async def take(self, url: str, others: bool) -> None:
+        """Take the file from a URL. Raises OriginError."""
+        began = self._sink.size
+        try:
+            await self._stream(url, others)
+            await _in_thread(self._sink.finish)
+        except IntegrityError as wrong:
+            self._restart()
+            if began:
+                await self.take(url, others)
+                return
+            raise OriginError(_sentence(wrong, self._item), Fault.LYING) from None
+        except OriginError as failure:
+            failure.gained = max(0, self._sink.size - began)
+            raise
+
+    async def _stream(self, url: str, others: bool) -> None:
+        item, sink = self._item, self._sink
+        validator = self._validators.get(url)
+        async with self._downloader.open(url, others, sink.size, validator) as (answer, chunks):
+            if answer.start != sink.size:
+                self._restart()
+            self._validators[url] = answer.validator
+            if item.size and answer.length is not None and answer.start + answer.length != item.size:
+                self._restart()
+                whole = answer.start + answer.length
+                raise OriginError(f"offers {whole} bytes, not the {item.size} promised", Fault.LYING)
+            async for chunk in chunks:
+                sink.write(chunk)
+                self._progress.add(len(chunk))
+        if sink.size < item.size:
+            raise OriginError(f"ended after {sink.size} of {item.size} bytes", Fault.BROKEN)
+
+    def _restart(self) -> None:
+        self._progress.add(-self._sink.size)
+        self._sink.restart()
+
+
 class _Progress:
-    """Bytes of all downloads of one task, reported in steps."""
+    """Bytes of all downloads of one task, reported in steps, and what did not come from its first origin."""
 
     def __init__(self, reporter: Reporter, task: str, total: int | None) -> None:
         self._reporter = reporter
-        self._task = task
+        self.task = task
         self._total = total
-        self._done = 0
+        self.done = 0
         self._reported = 0
+        self._elsewhere: dict[str, int] = {}
 
     def add(self, size: int) -> None:
-        self._done += size
-        if abs(self._done - self._reported) >= PROGRESS_STEP:
-            self.finish()
+        """Count bytes."""
+        self.done += size
+        if abs(self.done - self._reported) >= PROGRESS_STEP:
+            self.report()
 
-    @property
-    def done(self) -> int:
-        """Bytes so far."""
-        return self._done
+    def report(self) -> None:
+        """Say how far it is."""
+        self._reported = self.done
+        self._reporter.emit(TaskProgress(self.task, self.done, self._total, "bytes"))
 
-    def finish(self) -> None:
-        self._reported = self._done
-        self._reporter.emit(TaskProgress(self._task, self._done, self._total, "bytes"))
+    def fallback(self, event: Fallback) -> None:
+        """Note a file that came from elsewhere."""
+        self._elsewhere[event.taken_from] = self._elsewhere.get(event.taken_from, 0) + 1
+        self._reporter.emit(event)
+
+    def elsewhere(self) -> str:
+        """Who had files that their first origin did not have, as the end of a sentence."""
+        return "".join(f", {count} from {origin}" for origin, count in sorted(self._elsewhere.items()))
 
 
-@asynccontextmanager
-async def _open(client: httpx.AsyncClient, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The bytes behind a URL. Raises _OriginError for whatever an origin can do wrong."""
-    if urlsplit(url).scheme == "file":
-        yield _read(Path(unquote(urlsplit(url).path)))
-        return
-    import httpx
+async def _at_rate(chunks: AsyncIterator[bytes], rate: float, window: float) -> AsyncIterator[bytes]:
+    """The same bytes; OriginError when fewer than `rate` a second came within `window` seconds."""
+    loop = asyncio.get_running_loop()
+    since, count = loop.time(), 0
+    async for chunk in chunks:
+        count += len(chunk)
+        yield chunk
+        now = loop.time()
+        if now - since >= window:
+            if count < rate * (now - since):
+                raise OriginError(f"sends less than {size_text(round(rate))} a second", Fault.SLOW)
+            since, count = now, 0
 
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run something in a thread and wait for its end, also when cancelled: it uses what the caller closes."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
     try:
-        async with client.stream("GET", url) as answer:
-            if answer.status_code != 200:
-                reason = f"{answer.status_code} {answer.reason_phrase}".strip()
-                raise _OriginError(reason, final=answer.status_code not in RETRIED)
-            yield answer.aiter_raw(CHUNK)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as failure:
-        raise _OriginError(str(failure), final=True) from None
-    except httpx.HTTPError as failure:
-        reason = str(failure) or type(failure).__name__
-        raise _OriginError(reason, final="CERTIFICATE_VERIFY_FAILED" in reason) from None
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
-async def _read(path: Path) -> AsyncIterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except OSError as failure:
-        raise _OriginError(failure.strerror or str(failure), final=True) from None
+def _sentence(wrong: IntegrityError, item: Wanted) -> str:
+    """What a store says of wrong bytes, to be read after the URL that they came from."""
+    if "longer" in wrong.message:
+        return f"sent more than the {item.size} bytes promised"
+    return f"sent other bytes than were promised: {wrong.message.rpartition(': ')[2]}"
+
+
+def _failure(item: Wanted, inquiry: Inquiry, offline: bool) -> FetchError:
+    details = inquiry.sayings()
+    if Fault.LYING in inquiry.faults():
+        return IntegrityError(
+            f"{item.name} does not have the bytes that were promised",
+            details=details,
+            hint="nothing of it was used; the file was changed at its origin, or the lock was edited",
+        )
+    if offline:
+        return FetchError(
+            f"{item.name} is neither in the store nor vendored, and this is offline",
+            details=details,
+            hint="run `sandboxfile build` or `sandboxfile vendor` once without --offline",
+        )
+    gone = inquiry.faults() == {Fault.ABSENT}
+    hint = "check the network, or set another mirror in the settings"
+    if gone and item.distribution:
+        hint = (
+            f"it was removed from its index: run `sandboxfile lock --update {item.distribution}`, or name a "
+            "cache that has it in the settings"
+        )
+    elif gone:
+        hint = (
+            "its origins have dropped it: name an archive of old versions (`apt.snapshot-hosts`) or a cache in "
+            "the settings, or run `sandboxfile lock --update`"
+        )
+    error = FetchError(
+        f"could not fetch {item.name}",
+        details=details or ("no origin is known for it",),
+        hint=_hint(inquiry, hint),
+    )
+    error.absent = Fault.ABSENT in inquiry.faults()
+    return error
+
+
+def _hint(inquiry: Inquiry, usual: str) -> str:
+    if any(CLOCK_HINT in failure.reason for failure in inquiry.said.values()):
+        return "set this machine's clock"
+    return usual
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -116,7 +116,9 @@ def source_suites(
             continue
         urls = tuple(uri.rstrip("/") for uri in source.uris)
         suites += [
-            SuiteRequest(source.name, suite, source.components, architecture, urls, keyring, span=source.span)
+            SuiteRequest(
+                source.name, suite, source.components, architecture, urls, keyring, own=True, span=source.span
+            )
             for suite in source.suites
         ]
     if issues:

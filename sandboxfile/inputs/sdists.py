@@ -57,6 +57,7 @@ async def releases(
     """
     files: list[Candidate] = []
     failures: list[str] = []
+    down = False
     indexes = [pip.index_url or settings.pip_index_url or default_index]
     indexes += pip.extra_index_urls or settings.pip_extra_index_urls
     places = [directory / p for p in (pip.find_links or settings.pip_find_links) if "://" not in p]
@@ -71,10 +72,11 @@ async def releases(
             content, url = await downloader.fetch_document([page], PAGE_LIMIT)
         except FetchError as failure:
             failures.extend(failure.details)
+            down = down or not failure.absent
             continue
         files += read_page(content, url)
     if not files:
-        if failures and not all(": 404" in line or "No such file" in line for line in failures):
+        if down:
             raise FetchError("the package index does not answer", details=tuple(failures))
         raise ResolveError(
             f"no index has a distribution `{name}` to build",

@@ -18,6 +18,7 @@ from sandboxfile.errors import Issue, Source, SpecError, UsageError
 CONNECTIONS = 8
 TIMEOUT = 60.0
 FULL_NETWORKS = ("pasta", "relay")
+MINIMUM_RATE = 4000.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class Settings:
     full_network:   `pasta` or `relay` connects what has network; None takes pasta where it can be used
     keyring:        a keyring (file or directory) for the archives' signatures instead of the host's
     connections:    how many downloads run at once
-    timeout:        seconds without an answer after which an origin counts as down
+    timeout:        seconds without an answer after which an origin counts as down; a quarter of it while
+                    others can be asked
+    minimum_rate:   bytes a second below which an origin is put off while others can be asked; 0 for none
+    caches:         directories and base URLs with packages by sha256, asked before any mirror
+    vendored:       a directory or tar that `vendor` wrote, asked before the caches
     """
 
     home: Path
@@ -50,6 +55,9 @@ class Settings:
     keyring: Path | None = None
     connections: int = CONNECTIONS
     timeout: float = TIMEOUT
+    minimum_rate: float = MINIMUM_RATE
+    caches: tuple[str, ...] = field(default=(), repr=False)
+    vendored: Path | None = None
 
 
 def load_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Settings:
@@ -88,6 +96,8 @@ def load_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         keyring=table.path("apt.keyring"),
         connections=int(table.number("connections", CONNECTIONS, least=1, most=64, whole=True)),
         timeout=table.number("timeout", TIMEOUT, least=1, most=3600),
+        minimum_rate=table.number("minimum-rate", MINIMUM_RATE, least=0, most=1 << 30),
+        caches=tuple(environ.get("SANDBOXFILE_CACHES", "").split()) or table.places("caches"),
     )
     table.finish()
     return settings
@@ -173,7 +183,10 @@ def _full_network(environ: Mapping[str, str]) -> str | None:
 
 
 _KNOWN = {
-    "": {"home", "runtime", "full-network", "connections", "timeout", "ca-bundle", "host-ca", "apt", "pip"},
+    "": {
+        "home", "runtime", "full-network", "connections", "timeout", "minimum-rate", "caches", "ca-bundle",
+        "host-ca", "apt", "pip",
+    },
     "apt": {"mirrors", "snapshot-hosts", "keyring"},
     "pip": {"index-url", "extra-index-urls", "find-links"},
 }
@@ -229,6 +242,16 @@ class _Table:
             self._wrong(path, "`{}` must be a list of texts")
             return ()
         return tuple(value)
+
+    def places(self, path: str) -> tuple[str, ...]:
+        """Directories (absolute, or in the user's home) and URLs."""
+        found = []
+        for text in self.texts(path):
+            place = str(self._home / text[2:]) if text.startswith("~/") else text
+            if "://" not in place and not os.path.isabs(place):
+                self._wrong(path, "`{}` must hold URLs and absolute paths, or paths that start with ~/")
+            found.append(place)
+        return tuple(found)
 
     def mirrors(self, path: str) -> Mapping[str, tuple[str, ...]]:
         value = self._value(path)

@@ -6,15 +6,21 @@ import base64
 import binascii
 import subprocess
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxfile.declared import dataclass
-from sandboxfile.errors import HostError, IntegrityError
+from sandboxfile.errors import ClockWrong, HostError, SignatureInvalid
 
 DEBIAN_KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
 )
+
+
+MAX_FUTURE = 600
+"""Seconds that something signed may be ahead of this machine's clock."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ def verified(document: bytes, keyring: Keyring, *, signature: bytes | None, what
     """The signed text of a document: of a clear-signed one, or with `signature` the document itself.
 
     At least one signature by a key of the ring must be good and none may be bad; a signature by an unknown
-    key beside it is no fault (archives sign with the keys of two releases). Raises IntegrityError.
+    key beside it is no fault (archives sign with the keys of two releases). Raises SignatureInvalid, or
+    ClockWrong when the signature is by a known key and this machine's clock is behind it.
     """
     with tempfile.TemporaryDirectory(prefix="sandboxfile-gpgv-") as scratch:
         ring, text, out = (Path(scratch, name) for name in ("ring.gpg", "text", "out"))
@@ -87,7 +94,8 @@ def verified(document: bytes, keyring: Keyring, *, signature: bytes | None, what
         words = [line.split() for line in done.stdout.decode("utf-8", "replace").splitlines()]
         states = {word[1] for word in words if len(word) > 1 and word[0] == "[GNUPG:]"}
         if "GOODSIG" not in states or "VALIDSIG" not in states or "BADSIG" in states:
-            raise IntegrityError(
+            check_clock(_signed_at(words), what)
+            raise SignatureInvalid(
                 f"{what} {_reason(states)}",
                 hint=f"nothing of it was used; the keys that count are in {keyring.name}",
                 details=_last_lines(done.stderr),
@@ -95,11 +103,35 @@ def verified(document: bytes, keyring: Keyring, *, signature: bytes | None, what
         return document if signature is not None else out.read_bytes()
 
 
+def check_clock(when: int, what: str) -> None:
+    """Raise ClockWrong when this machine's clock is behind a time at which something was signed."""
+    now = time.time()
+    if when > now + MAX_FUTURE:
+        said, signed = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(each)) for each in (now, when))
+        raise ClockWrong(
+            f"this machine's clock says {said} UTC, but {what} was signed later, at {signed} UTC",
+            hint="set the clock, for example with `timedatectl set-ntp true`; signatures cannot be judged by a "
+            "wrong one",
+        )
+
+
+def _signed_at(words: Sequence[Sequence[str]]) -> int:
+    """The latest time that a signature which could not be checked names for itself (GnuPG's doc/DETAILS:
+    `ERRSIG KEYID PKALGO HASHALGO CLASS TIME RC`), when its key is in the ring; 0 for none."""
+    if not any(word[1:2] == ["KEY_CONSIDERED"] for word in words):
+        return 0
+    return max((int(word[6]) for word in words if word[1:2] == ["ERRSIG"] and word[6].isdigit()), default=0)
+
+
 def _reason(states: set[str]) -> str:
     if "BADSIG" in states:
         return "has a bad signature: it was changed after it was signed"
-    if states & {"EXPKEYSIG", "REVKEYSIG", "EXPSIG"}:
-        return "is signed only by keys that are expired or revoked"
+    if "REVKEYSIG" in states:
+        return "is signed only by keys that were revoked"
+    if "EXPKEYSIG" in states:
+        return "is signed only by keys that have expired"
+    if "EXPSIG" in states:
+        return "has only signatures that have expired"
     if "NO_PUBKEY" in states:
         return "is signed only by keys that are not trusted"
     return "has no good signature"

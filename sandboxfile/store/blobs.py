@@ -17,9 +17,11 @@ from sandboxfile.errors import IntegrityError, StoreError
 from sandboxfile.store.atomic import sync_directory, unique
 from sandboxfile.store.failure import reported
 from sandboxfile.store.faults import point
-from sandboxfile.store.locks import acquire
+from sandboxfile.store.locks import acquire, try_acquire
 
 CHUNK = 1 << 20
+WORTH_KEEPING = 1 << 20
+"""Bytes of an unfinished blob that are kept for whoever goes on with it; fewer are quickly had again."""
 
 
 class BlobStore:
@@ -54,17 +56,25 @@ class BlobStore:
 
     @contextmanager
     def writer(
-        self, expected_sha256: str | None = None, expected_size: int | None = None, *, name: str = ""
+        self,
+        expected_sha256: str | None = None,
+        expected_size: int | None = None,
+        *,
+        name: str = "",
+        resume: bool = False,
     ) -> Iterator[BlobWriter]:
         """Stream a blob in. It is there, durably, when the block ends, and nothing is left when it fails.
 
-        `name` is what people call the file, for messages. Raises IntegrityError when digest or size differ
-        from what was expected (as soon as there are too many bytes), StoreError when it cannot be written.
+        With `resume` (and an expected digest) a megabyte or more of an unfinished blob stays among the
+        incoming ones until gc, and the next writer of the same begins with it. `name` is what people call the
+        file, for messages. Raises IntegrityError when digest or size differ from what was expected (as soon
+        as there are too many bytes), StoreError when it cannot be written.
         """
         if expected_sha256 is not None:
             self.path(expected_sha256)
+        name = name or expected_sha256 or "blob"
         with reported("making a file in the package store"):
-            writer = BlobWriter(self, expected_sha256, expected_size, name or expected_sha256 or "blob")
+            writer = BlobWriter(self, expected_sha256, expected_size, name, resume=resume)
         try:
             yield writer
             writer.finish()
@@ -124,7 +134,13 @@ class BlobWriter:
     """A blob on its way in: hashed as it is written, in a locked file that gc leaves alone."""
 
     def __init__(
-        self, blobs: BlobStore, expected_sha256: str | None, expected_size: int | None, name: str
+        self,
+        blobs: BlobStore,
+        expected_sha256: str | None,
+        expected_size: int | None,
+        name: str,
+        *,
+        resume: bool = False,
     ) -> None:
         import hashlib  # loads OpenSSL
 
@@ -134,14 +150,34 @@ class BlobWriter:
         self._name = name
         self._hash = hashlib.sha256()
         self._path = blobs.incoming / unique()
-        self._descriptor = acquire(self._path, fcntl.LOCK_EX)
+        self._keep = False
+        self._finished = False
         self.size = 0
+        held = None
+        if resume and expected_sha256 is not None:
+            part = blobs.incoming / f"{expected_sha256}.part"
+            # Another process may be at it: then this one begins a file of its own.
+            held = try_acquire(part, fcntl.LOCK_EX, sign=False)
+            if held is not None:
+                self._path, self._keep = part, True
+        self._descriptor = acquire(self._path, fcntl.LOCK_EX) if held is None else held
         try:
-            os.ftruncate(self._descriptor, 0)
+            if self._keep:
+                self._take_up()
+            else:
+                os.ftruncate(self._descriptor, 0)
             point("blob:created")
         except BaseException:
             self.discard()
             raise
+
+    def _take_up(self) -> None:
+        """Begin with what an earlier writer left."""
+        while chunk := os.pread(self._descriptor, CHUNK, self.size):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+        if self._expected_size is not None and self.size > self._expected_size:
+            self.restart()
 
     @property
     def sha256(self) -> str:
@@ -161,8 +197,17 @@ class BlobWriter:
                 count = os.pwrite(self._descriptor, rest, position)
                 rest, position = rest[count:], position + count
 
+    def restart(self) -> None:
+        """Forget all bytes."""
+        with reported(f"writing {self._name} into the package store"):
+            os.ftruncate(self._descriptor, 0)
+        self._hash = hashlib.sha256()
+        self.size = 0
+
     def finish(self) -> None:
-        """Check the whole and put it under its name."""
+        """Check the whole and put it under its name. May be called twice."""
+        if self._finished:
+            return
         if self._expected_size is not None and self.size != self._expected_size:
             raise IntegrityError(
                 f"{self._name} has {self.size} bytes, not the {self._expected_size} promised"
@@ -177,6 +222,7 @@ class BlobWriter:
             point("blob:written")
             if target.exists():
                 self._blobs.touch((self.sha256,))
+                self._finished = True
                 return
             os.ftruncate(self._descriptor, self.size)
             os.fchmod(self._descriptor, 0o444)
@@ -184,12 +230,14 @@ class BlobWriter:
             point("blob:synced")
             target.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(self._path, target)
+            self._finished = True
             point("blob:renamed")
             sync_directory(target.parent)
 
     def discard(self) -> None:
-        """Remove what was not put under its name. May be called twice."""
+        """Remove what was not put under its name, unless it can be gone on with. May be called twice."""
         if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
+            if self._finished or not self._keep or self.size < WORTH_KEEPING:
+                self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1

@@ -167,8 +167,9 @@ def acquire(path: Path, mode: int, wait: OnWait | None = None) -> int:
         os.close(descriptor)
 
 
-def try_acquire(path: Path, mode: int, *, create: bool = True) -> int | None:
-    """Like `acquire`, but None when somebody holds it (or, without `create`, when there is no file)."""
+def try_acquire(path: Path, mode: int, *, create: bool = True, sign: bool = True) -> int | None:
+    """Like `acquire`, but None when somebody holds it (or, without `create`, when there is no file). Without
+    `sign` the file's content stays as it is."""
     while True:
         try:
             descriptor = _open(path, create=create)
@@ -181,7 +182,7 @@ def try_acquire(path: Path, mode: int, *, create: bool = True) -> int | None:
                 os.close(descriptor)
                 return None
             if _is_at(descriptor, path):
-                return _signed(descriptor, mode)
+                return _signed(descriptor, mode) if sign else descriptor
         except BaseException:
             os.close(descriptor)
             raise

@@ -9,6 +9,7 @@
     workspaces/ kept/       writable states, alive and kept for `debug`
     placements/             detached layers as the engine placed them on a stack
     indexes/ logs/          archive indexes by digest, full logs by layer
+    suites/                 the newest date seen of each archive's suites, which gc leaves alone
     staging/                directories of files made for one command
     memos/                  what finished builds were made from, to recognise them again
     locks/ trash/           locks between processes; what gc has taken out and not deleted yet
@@ -152,6 +153,11 @@ class Store:
     def indexes(self) -> Path:
         """Where archive indexes are."""
         return self.home / "indexes"
+
+    @property
+    def suites(self) -> Path:
+        """Where the newest date of each suite is remembered, made when it is first needed."""
+        return self.home / "suites"
 
     @property
     def logs(self) -> Path:

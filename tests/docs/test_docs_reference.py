@@ -28,6 +28,7 @@ SAMPLES: tuple[event.Event, ...] = (
     event.TaskProgress("task", 1, 2, "bytes"),
     event.TaskOutput("task", "text"),
     event.TaskFinished("task", event.Outcome.DONE),
+    event.Fallback("task", "file", "origin", "reason", "elsewhere"),
     event.Notice("info", "text"),
 )
 

@@ -18,7 +18,7 @@ from tests.resolve.server import Server, dead_url
 
 @pytest.fixture
 def archives(store: Store, downloader: Downloader) -> Archives:
-    return Archives(store.indexes, downloader)
+    return Archives(store.indexes, downloader, store.suites)
 
 
 def request_for(
