@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandboxfile.build.project import Project, find_file, load_project
-from sandboxfile.build.result import BuildResult, SnapshotInfo
+from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.core.event import Notice, NullReporter, Reporter
 from sandboxfile.core.units import plural
 from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
@@ -57,6 +57,7 @@ class AsyncClient:
 
     home:    the store's directory; None is SANDBOXFILE_HOME, else $XDG_DATA_HOME/sandboxfile
     engine:  `linux` or `memory`
+    vendor:  packages that `vendor` wrote, asked before any other origin; None looks beside each lock
     runtime: the linux engine's OCI runtime, a name or path; None is what the settings say, else crun or runc
     """
 
@@ -67,6 +68,7 @@ class AsyncClient:
         engine: str = "linux",
         reporter: Reporter | None = None,
         runtime: str | None = None,
+        vendor: Path | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise UsageError(f"there is no engine `{engine}`", hint=f"engines: {', '.join(ENGINES)}")
@@ -74,6 +76,7 @@ class AsyncClient:
         self._home = home
         self._engine_name = engine
         self._runtime = runtime
+        self._vendor = vendor
         self._opened: Engine | None = None
 
     # What a client is made of, each made when it is first needed.
@@ -81,9 +84,12 @@ class AsyncClient:
     @cached_property
     def settings(self) -> Settings:
         """The user's settings."""
+        from dataclasses import replace
+
         from sandboxfile.inputs.settings import load_settings
 
-        return load_settings(os.environ, home=self._home)
+        settings = load_settings(os.environ, home=self._home)
+        return replace(settings, vendored=self._vendor) if self._vendor else settings
 
     @cached_property
     def store(self) -> Store:
@@ -173,10 +179,16 @@ class AsyncClient:
         update: Sequence[str] | None = None,
         refresh: bool = False,
         offline: bool = False,
+        accept_older: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
-        those. Returns the lock and what changed, one line each (empty: it was already right)."""
-        return await self._projects.lock(project, update=update, refresh=refresh, offline=offline)
+        those. Returns the lock and what changed, one line each (empty: it was already right).
+
+        accept_older: take an archive's index though a newer one was seen before
+        """
+        return await self._projects.lock(
+            project, update=update, refresh=refresh, offline=offline, accept_older=accept_older
+        )
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""
@@ -214,6 +226,20 @@ class AsyncClient:
         return await self._projects.build(
             project, locked=locked, offline=offline, force=force, expect_cached=expect_cached
         )
+
+    async def vendor(
+        self,
+        project: Project,
+        place: Path | None = None,
+        *,
+        check: bool = False,
+        locked: bool = False,
+        offline: bool = False,
+    ) -> VendorResult:
+        """Write the lock and every file that it names to a directory (or a tar, when the name ends in
+        `.tar`), from which it can be built without network; None is `sandboxfile.vendor` beside the lock,
+        where a build finds it by itself. With `check` nothing is written."""
+        return await self._projects.vendor(project, place, check=check, locked=locked, offline=offline)
 
     async def verify(self, project: Project) -> tuple[str, ...]:
         """Run every check of a built project again, remembered or not; names of the checks.

@@ -6,6 +6,7 @@ from pathlib import Path
 from sandboxfile.build.project import Project
 from sandboxfile.build.result import BuildResult, SnapshotInfo
 from sandboxfile.build.why import KnownLayer
+from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.core.event import Reporter
 from sandboxfile.engine.files import (
     DOWNLOAD_LIMIT,
@@ -239,6 +240,7 @@ class Client:
         engine: str = "linux",
         reporter: Reporter | None = None,
         runtime: str | None = None,
+        vendor: Path | None = None,
     ) -> None: ...
     @property
     def settings(self) -> Settings: ...
@@ -264,6 +266,7 @@ class Client:
         update: Sequence[str] | None = None,
         refresh: bool = False,
         offline: bool = False,
+        accept_older: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]: ...
     def check_lock(self, project: Project) -> None: ...
     def plan(
@@ -284,6 +287,15 @@ class Client:
         force: Sequence[str] = (),
         expect_cached: bool = False,
     ) -> BuildResult: ...
+    def vendor(
+        self,
+        project: Project,
+        place: Path | None = None,
+        *,
+        check: bool = False,
+        locked: bool = False,
+        offline: bool = False,
+    ) -> VendorResult: ...
     def verify(self, project: Project) -> tuple[str, ...]: ...
     def unchanged(
         self,

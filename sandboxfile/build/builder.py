@@ -90,7 +90,8 @@ class Builder:
                         # Present already, or a check: those run when all layers are there.
                         schedule.start(name)
                         schedule.finish(name)
-                    elif len(running) < self._parallel:
+                    elif name in fetches or sum(n in layers for n in running.values()) < self._parallel:
+                        # Downloads wait for the network, not for a processor: all begin at once.
                         schedule.start(name)
                         work = (
                             self._fetch(fetches[name])

@@ -74,19 +74,26 @@ async def make_lock(
     reporter: Reporter,
     build_base: BuildBase,
     build_stack: BuildStack | None = None,
+    downloader: Downloader | None = None,
+    on_apt: Callable[[Lockfile], None] | None = None,
     refresh: bool = False,
     offline: bool = False,
+    accept_older: bool = False,
     update: Sequence[str] | None = None,
 ) -> tuple[Lockfile, tuple[str, ...]]:
     """The lock that answers the requests, and what changed, one line each.
 
     directory: the Sandboxfile's, for keys and constraints that it names
+    on_apt:    told of the lock as soon as its last group's apt packages are known
+    downloader: the caller's, which knows how the origins behave; None makes one
+    accept_older: take an archive's index though a newer one was seen before
     update:    None keeps what is locked, names renew those packages, an empty sequence renews everything
     Raises ResolveError, FetchError, IntegrityError; the lock that was passed is never half changed.
     """
     maker = _Maker(
         spec, requests, tuple(pip_requests), directory, engine, store, settings, reporter, build_base,
-        build_stack, refresh or update is not None, offline, tuple(update or ()),
+        build_stack, downloader or Downloader(store.blobs, settings, reporter), on_apt,
+        refresh or update is not None, offline, accept_older, tuple(update or ()),
     )  # fmt: skip
     task = "lock"
     reporter.emit(TaskStarted(task, "lock"))
@@ -112,13 +119,17 @@ class _Maker:
     reporter: Reporter
     build_base: BuildBase
     build_stack: BuildStack | None
+    downloader: Downloader
+    on_apt: Callable[[Lockfile], None] | None
     refresh: bool
     offline: bool
+    accept_older: bool
     update: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self.downloader = Downloader(self.store.blobs, self.settings, self.reporter)
-        self.archives = Archives(self.store.indexes, self.downloader, self.store.suites)
+        self.archives = Archives(
+            self.store.indexes, self.downloader, self.store.suites, accept_older=self.accept_older
+        )
 
     async def make(self, old: Lockfile | None, update: tuple[str, ...] | None) -> Lockfile:
         rewrite = EVERYTHING if old is None else rewrite_of(old, self.requests, update)
@@ -146,6 +157,8 @@ class _Maker:
                       for n, g in enumerate(kept)]  # fmt: skip
             lower = Lockfile(base, tuple(groups))
             upper = Lockfile(base, (*groups, Group(Digest(""), apt)))
+            if apt is not None and self.on_apt is not None:
+                self.on_apt(upper)
             interpreter = await self._interpreter(upper)
             if (again := self._other_python(old, rewrite, interpreter)) is not None:
                 # Wheels below were chosen for another minor version: everything from there is solved again.

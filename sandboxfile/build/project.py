@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FILE_NAMES = ("Sandboxfile", "Sandboxfile.yaml", "Sandboxfile.yml", "Sandboxfile.toml")
 PYPROJECT = "pyproject.toml"
 LOCK_NAME = "sandboxfile.lock"
+VENDOR_NAME = "sandboxfile.vendor"
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sandboxfile.build.project import LOCK_NAME, Project
-from sandboxfile.build.result import BuildResult
+from sandboxfile.build.project import LOCK_NAME, VENDOR_NAME, Project
+from sandboxfile.build.result import BuildResult, VendorResult
 from sandboxfile.build.workshop import Parts, Workshop, blobs_of
 from sandboxfile.core.event import Notice
 from sandboxfile.core.units import plural
 from sandboxfile.errors import LockStale
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandboxfile.build.builder import Outcomes
     from sandboxfile.core.digest import Digest
     from sandboxfile.inputs.context import ContextTree
     from sandboxfile.inputs.fingerprint import Fingerprint
@@ -35,6 +38,8 @@ class Projects:
         update: Sequence[str] | None = None,
         refresh: bool = False,
         offline: bool = False,
+        accept_older: bool = False,
+        on_apt: Callable[[Lockfile], None] | None = None,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
         those. Returns the lock and what changed, one line each (empty: it was already right)."""
@@ -43,7 +48,14 @@ class Projects:
         name = f"lock-{digest_bytes(str(project.lock_path).encode())}"
         async with self._parts.store.locks.exclusive(name, on_wait=self._workshop.telling("the lock")):
             # The lock is read after the wait: whoever held it may have done the work.
-            lock, changes = await self._resolve(project, update=update, refresh=refresh, offline=offline)
+            lock, changes = await self._resolve(
+                project,
+                update=update,
+                refresh=refresh,
+                offline=offline,
+                accept_older=accept_older,
+                on_apt=on_apt,
+            )
             project.write_lock(lock)
         return lock, changes
 
@@ -54,6 +66,8 @@ class Projects:
         update: Sequence[str] | None = None,
         refresh: bool = False,
         offline: bool = False,
+        accept_older: bool = False,
+        on_apt: Callable[[Lockfile], None] | None = None,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
         from sandboxfile.build.lockmaker import make_lock
@@ -76,13 +90,16 @@ class Projects:
             directory=project.directory,
             engine=self._parts.engine,
             store=self._parts.store,
-            settings=self._parts.settings,
+            settings=self._workshop.settings(project),
+            downloader=self._workshop.downloader(project),
+            on_apt=on_apt,
             reporter=self._parts.reporter,
             build_base=build_base,
             build_stack=self._workshop.stack_builder(project, offline),
             update=update,
-            refresh=refresh,
+            refresh=refresh or accept_older,
             offline=offline,
+            accept_older=accept_older,
         )
 
     def check_lock(self, project: Project) -> None:
@@ -92,7 +109,7 @@ class Projects:
     def _current_lock(self, project: Project) -> Lockfile:
         from sandboxfile.spec.staleness import after_merge, differences
 
-        lock = project.read_lock()
+        lock = project.read_lock() or self._vendored_lock(project)
         if lock is None:
             raise LockStale(
                 f"there is no {LOCK_NAME}",
@@ -109,6 +126,57 @@ class Projects:
                 hint="run `sandboxfile lock`",
             )
         return lock
+
+    def _vendored_lock(self, project: Project) -> Lockfile | None:
+        """The lock that was vendored, for a project without one of its own; it is that project's from now on.
+        One that does not answer the Sandboxfile is passed over."""
+        place = self._workshop.settings(project).vendored
+        if place is None:
+            return None
+        from sandboxfile.inputs.vendored import open_vendored
+        from sandboxfile.spec.lockfile import load
+        from sandboxfile.spec.staleness import after_merge, differences
+
+        text = open_vendored(place).lock_text()
+        lock = load(text, f"{place}/{LOCK_NAME}") if text is not None else None
+        if lock is None or after_merge(lock) or differences(lock, project.requests):
+            return None
+        project.write_lock(lock)
+        return lock
+
+    async def vendor(
+        self,
+        project: Project,
+        place: Path | None = None,
+        *,
+        check: bool = False,
+        locked: bool = False,
+        offline: bool = False,
+    ) -> VendorResult:
+        """Write the project's lock and every file that it names to a directory or a tar; with `check` only
+        compare. What is vendored already is the first origin; what the store has is not fetched."""
+        import asyncio
+
+        from sandboxfile.build import vendoring
+        from sandboxfile.spec.lockfile import dump
+
+        try:
+            lock = self._current_lock(project)
+        except LockStale:
+            if locked or check:
+                raise
+            lock, _ = await self.lock(project, offline=offline)
+        place = place or project.directory / VENDOR_NAME
+        wanted = vendoring.vendoring_of(
+            self._workshop.files(project, lock, offline=offline or check), dump(lock)
+        )
+        if check:
+            return await asyncio.to_thread(vendoring.compare, place, wanted)
+        store = self._parts.store
+        items = tuple(wanted.files.values())
+        with store.uses.hold(blobs=frozenset(item.sha256 for item in items)):
+            await self._workshop.fetch(project, lock, items, task="fetch:vendor", offline=offline)
+            return await asyncio.to_thread(vendoring.write, place, wanted, store.blobs)
 
     async def plan(
         self,
@@ -166,27 +234,51 @@ class Projects:
         `expect_cached`, which includes `locked`, anything that would be built or run is a CacheMiss, raised
         before anything is done.
         """
-        from sandboxfile.build.builder import Outcomes
         from sandboxfile.build.memo import context_fingerprint
         from sandboxfile.build.why import check_cached
+
+        started = time.monotonic()
+        async with self._workshop.fetching_ahead(project) as fetch_ahead:
+            changes: tuple[str, ...] = ()
+            try:
+                lock = self._current_lock(project)
+            except LockStale:
+                if locked or expect_cached:
+                    raise
+                on_apt = None if offline else fetch_ahead
+                lock, changes = await self.lock(project, offline=offline, on_apt=on_apt)
+            before = context_fingerprint(project)
+            context = self._scan(project)
+            reconciled = await self._plan(project, lock, context, force)
+            if expect_cached:
+                check_cached(reconciled)
+            outcomes = await self._carry_out(project, lock, context, reconciled, offline=offline)
+        slug = reconciled.plan.slug
+        self._remember(project, context, slug, before)
+        return BuildResult(
+            slug=slug,
+            built=tuple(outcomes.built),
+            reused=tuple(outcomes.reused),
+            checked=tuple(outcomes.checked),
+            seconds=time.monotonic() - started,
+            lock_changes=changes,
+        )
+
+    async def _carry_out(
+        self,
+        project: Project,
+        lock: Lockfile,
+        context: ContextTree,
+        reconciled: Reconciled,
+        *,
+        offline: bool,
+    ) -> Outcomes:
+        """Build, verify and publish a plan."""
+        from sandboxfile.build.builder import Outcomes
         from sandboxfile.store.failure import reported
         from sandboxfile.store.faults import point
 
-        started = time.monotonic()
-        changes: tuple[str, ...] = ()
-        try:
-            lock = self._current_lock(project)
-        except LockStale:
-            if locked or expect_cached:
-                raise
-            lock, changes = await self.lock(project, offline=offline)
-        before = context_fingerprint(project)
-        context = self._scan(project)
-        reconciled = await self._plan(project, lock, context, force)
-        if expect_cached:
-            check_cached(reconciled)
-        plan = reconciled.plan
-        outcomes = Outcomes()
+        plan, outcomes = reconciled.plan, Outcomes()
         builder = self._workshop.builder(project, lock, context, offline=offline)
         with self._parts.store.uses.hold(layers=plan.stack, blobs=blobs_of(plan)):
             await builder.build_layers(reconciled, outcomes)
@@ -198,15 +290,7 @@ class Projects:
                     point("build:checked")
                     self._publish(project, reconciled)
                     point("build:published")
-        self._remember(project, context, plan.slug, before)
-        return BuildResult(
-            slug=plan.slug,
-            built=tuple(outcomes.built),
-            reused=tuple(outcomes.reused),
-            checked=tuple(outcomes.checked),
-            seconds=time.monotonic() - started,
-            lock_changes=changes,
-        )
+        return outcomes
 
     def _publish(self, project: Project, reconciled: Reconciled) -> None:
         from sandboxfile.build.why import done

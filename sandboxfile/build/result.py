@@ -27,6 +27,25 @@ class BuildResult:
 
 
 @dataclass(frozen=True)
+class VendorResult:
+    """Vendored packages, and how they differed from what the lock names: paths of the files that were
+    missing, not wanted, or not what they are called. `size` is bytes of all files that the lock has sizes of.
+    """
+
+    path: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    files: int = 0
+    size: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether there was any difference."""
+        return bool(self.added or self.removed or self.damaged)
+
+
+@dataclass(frozen=True)
 class SnapshotInfo:
     """A snapshot in the store. Times are seconds since the epoch, sizes bytes; `config` is the record of a
     SnapshotConfig, `pause` the seconds that a sandbox stood still when this was made of it just now."""

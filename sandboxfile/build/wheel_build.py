@@ -218,6 +218,7 @@ async def restore_built(
     engine: Engine,
     store: Store,
     settings: Settings,
+    downloader: Downloader,
     reporter: Reporter,
     build_stack: Callable[[Lockfile], Awaitable[Sequence[LayerKey]]],
     offline: bool = False,
@@ -245,7 +246,7 @@ async def restore_built(
         engine=engine,
         store=store,
         settings=settings,
-        downloader=Downloader(store.blobs, settings, reporter),
+        downloader=downloader,
         reporter=reporter,
     )
     for row in missing:

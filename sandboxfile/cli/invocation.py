@@ -47,8 +47,13 @@ class Invocation:
         from sandboxfile import api
 
         home = Path(self.args.home).absolute() if self.args.home else None
+        vendor = Path(self.args.vendor).absolute() if self.args.vendor else None
         return api.AsyncClient(
-            home=home, engine=self.args.engine, reporter=self.progress, runtime=self.args.runtime
+            home=home,
+            engine=self.args.engine,
+            reporter=self.progress,
+            runtime=self.args.runtime,
+            vendor=vendor,
         )
 
     def load(self, client: AsyncClient) -> Project:

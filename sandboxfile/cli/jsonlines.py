@@ -7,7 +7,15 @@ import time
 from typing import TextIO
 
 from sandboxfile.cli.progress import Clock, Progress
-from sandboxfile.core.event import Event, Fallback, Notice, TaskFinished, TaskOutput, TaskProgress, TaskStarted
+from sandboxfile.core.event import (
+    Event,
+    Fallback,
+    Notice,
+    TaskFinished,
+    TaskOutput,
+    TaskProgress,
+    TaskStarted,
+)
 
 
 class JsonProgress(Progress):

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, object] = {
     "param": [],
     "locked": False,
     "offline": False,
+    "vendor": None,
     "json": False,
     "quiet": False,
     "verbose": 0,
@@ -111,6 +112,11 @@ def add_common(parser: Parser) -> None:
     )
     add("--locked", action="store_true", help="never change the lock; exit 4 when it is stale")
     add("--offline", action="store_true", help="use no network; what is not in the store is an error")
+    add(
+        "--vendor",
+        metavar="PATH",
+        help="take packages from what `sandboxfile vendor PATH` wrote, before any other origin",
+    )
     add("--json", action="store_true", help="print data as JSON on stdout, errors included")
     add("-q", "--quiet", action="store_true", help="on stderr, only errors")
     add("-v", "--verbose", action="count", help="on stderr, also the output of every step")
@@ -129,7 +135,18 @@ def add_common(parser: Parser) -> None:
 
 
 TAKES_VALUE = frozenset(
-    {"-f", "--file", "-C", "--directory", "--engine", "--runtime", "--param", "--home", "--progress"}
+    {
+        "-f",
+        "--file",
+        "-C",
+        "--directory",
+        "--engine",
+        "--runtime",
+        "--param",
+        "--vendor",
+        "--home",
+        "--progress",
+    }
 )
 """Those of the common options that are followed by a value."""
 

@@ -34,13 +34,18 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "lock",
         "pin everything the Sandboxfile asks for",
-        "[--check | --update [NAME ...]] [--refresh] [--pylock]",
+        "[--check | --update [NAME ...]] [--refresh] [--accept-older] [--pylock]",
     ),
     Verb("plan", "show what a build would do, and why", "[--force LAYER]"),
     Verb(
         "build",
         "build what changed, verify it, and print the snapshot's slug",
         "[--force LAYER | --expect-cached]",
+    ),
+    Verb(
+        "vendor",
+        "write the lock and its packages to a directory, to build without network",
+        "[PATH] [--check]",
     ),
     Verb(
         "explain",

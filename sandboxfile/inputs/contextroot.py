@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".sandboxfileignore"
+VENDORED = frozenset({"sandboxfile.vendor", "sandboxfile.vendor.tar"})
 ALWAYS_IGNORED = ".git"
 
 
@@ -69,11 +70,13 @@ class ContextRoot:
     def names(self, relative: str) -> list[str]:
         """The names in a directory, sorted. Raises RefusedError."""
         try:
-            return sorted(os.listdir(self.path / relative))
+            names = sorted(os.listdir(self.path / relative))
         except OSError as error:
             raise RefusedError(
                 "unreadable-file", f"{shown(relative or '.')} cannot be read: {error.strerror}"
             ) from None
+        # What is vendored beside the lock changes with it, and is no part of what is built.
+        return names if relative else [name for name in names if name not in VENDORED]
 
     def glob(self, pattern: str) -> list[str]:
         """Paths that match, sorted; `*`, `?` and `[…]` stay within a name (and match a leading dot), `**`

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandboxfile.errors import FetchError, HostError, IntegrityError
+from sandboxfile.errors import HostError, IntegrityError
 from sandboxfile.inputs.archive import Suite
 from sandboxfile.inputs.control import fields
 from sandboxfile.inputs.download import Blobs, Downloader
@@ -50,15 +50,8 @@ class ControlCache:
                 found[row.sha256] = at[1]
         missing = [row for row in rows if row.sha256 not in found]
         if missing:
-            if offline:
-                missing_blobs = [row for row in missing if not self._blobs.has(row.sha256)]
-                if missing_blobs:
-                    raise FetchError(
-                        f"{missing_blobs[0].name} {missing_blobs[0].version} is not in the store, and this "
-                        "is offline",
-                        hint="run it once without --offline",
-                    )
-            await self._downloader.fetch([self._origins.deb(row) for row in missing], task="fetch:locked")
+            wanted = [self._origins.deb(row) for row in missing]
+            await self._downloader.fetch(wanted, task="fetch:locked", offline=offline)
             self._directory.mkdir(parents=True, exist_ok=True)
             for row in missing:
                 found[row.sha256] = text = self._unpacked(row)

@@ -28,6 +28,7 @@ from sandboxfile.inputs.transport import (
     Fault,
     OriginError,
     is_local,
+    is_there,
     new_client,
     open_url,
     origin_of,
@@ -137,6 +138,11 @@ class Downloader:
         progress.report()
         detail = f"{plural(len(missing), 'file')}, {size_text(progress.done)}{progress.elsewhere()}"
         self._reporter.emit(TaskFinished(task, Outcome.DONE, detail))
+
+    def locally(self, item: Wanted) -> bool:
+        """Whether the store or another place on this machine says to have a file."""
+        urls = (*near_urls(self._settings, item.sha256), *item.urls, *item.older)
+        return self._blobs.has(item.sha256) or any(is_there(url) for url in urls if is_local(url))
 
     async def _bring(self, item: Wanted, progress: _Progress, offline: bool, search: Search | None) -> None:
         """Bring a file, unless another task is at it: then that one's end is waited for."""
@@ -450,8 +456,8 @@ def _failure(item: Wanted, inquiry: Inquiry, offline: bool) -> FetchError:
         )
     elif gone:
         hint = (
-            "its origins have dropped it: name an archive of old versions (`apt.snapshot-hosts`) or a cache in "
-            "the settings, or run `sandboxfile lock --update`"
+            "its origins have dropped it: name an archive of old versions (`apt.snapshot-hosts`) or a cache "
+            "in the settings, or run `sandboxfile lock --update`"
         )
     error = FetchError(
         f"could not fetch {item.name}",

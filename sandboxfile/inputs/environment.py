@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -168,6 +169,26 @@ def _run_mmdebstrap(arguments: Sequence[str], scratch: str) -> None:
     if done.returncode != 0:
         last = done.stderr.decode("utf-8", "replace").splitlines()[-5:]
         raise HostError("mmdebstrap could not tell the default archives", details=tuple(last))
+
+
+@functools.cache
+def snapshot_templates() -> tuple[str, ...]:
+    """URLs of archives that keep old versions, as this machine's apt knows them (`Acquire::Snapshots::URI` in
+    apt.conf(5), built in since apt 2.7): `@SNAPSHOTID@` stands for a time. Empty without such an apt."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ("apt-config", "dump", "Acquire::Snapshots::URI"), capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ()
+    return parse_snapshot_templates(done.stdout)
+
+
+def parse_snapshot_templates(text: str) -> tuple[str, ...]:
+    """The URLs with a place for a time in a dump of apt's configuration, in order."""
+    return tuple(dict.fromkeys(re.findall(r'"(https?://[^"]*@SNAPSHOTID@[^"]*)"', text)))
 
 
 def secret_values(

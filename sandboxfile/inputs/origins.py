@@ -1,7 +1,8 @@
 """Where packages come from: the suites to ask, and the URLs of a locked package.
 
 No host is written here. Mirrors are those of the Sandboxfile or the settings, else the ones that this
-machine's own tools use for a suite; older packages come from a snapshot archive, when the settings name one.
+machine's own tools use for a suite; versions that those have dropped come from the snapshot archives that the
+settings name, else from those that this machine's apt knows.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, ResolveError, SpecError
 from sandboxfile.inputs.archive import SuiteRequest
 from sandboxfile.inputs.download import Wanted
-from sandboxfile.inputs.environment import SuiteSource
+from sandboxfile.inputs.environment import SuiteSource, snapshot_templates
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.inputs.signature import Keyring, dearmor, debian_keyring
 from sandboxfile.spec.lock import Archive, DebRow, Lockfile
@@ -46,6 +48,23 @@ def snapshot_stamp(request: DebianRequest) -> str | None:
     return stamp(int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
 
 
+TIME = "@SNAPSHOTID@"
+"""The place of a time in a snapshot archive's URL, as apt writes it."""
+TAKEN_IN = 12 * 3600
+"""Seconds after a suite's date within which a snapshot archive has surely taken in what the suite names."""
+DATES = 4
+"""How many dates of other groups are tried for a package that its own group's date does not reach."""
+
+
+def past_templates(archive: str, settings: Settings) -> tuple[str, ...]:
+    """The URLs of an archive at a time: `HOST/archive/NAME/TIME` of each host in the settings, else what apt
+    knows of an archive of that name."""
+    if settings.snapshot_hosts:
+        return tuple(f"{host.rstrip('/')}/archive/{archive}/{TIME}" for host in settings.snapshot_hosts)
+    ending = f"/{archive}/{TIME}"
+    return tuple(url.rstrip("/") for url in snapshot_templates() if url.rstrip("/").endswith(ending))
+
+
 def base_urls(archive: str, defaults: Iterable[SuiteSource], settings: Settings) -> tuple[str, ...]:
     """The base URLs of an archive: the settings' mirrors, else the defaults."""
     if chosen := settings.apt_mirrors.get(archive):
@@ -64,7 +83,7 @@ def base_suites(
     """The suites of a Debian base, and `extra` ones (such as backports) of its main archive."""
     keyring = debian_keyring(settings.keyring)
     when = snapshot_stamp(request)
-    if when is not None and not settings.snapshot_hosts:
+    if when is not None and not past_templates("debian", settings):
         issue = Issue(
             "no-snapshot-host",
             "`snapshot:` needs a snapshot archive, and the settings name none",
@@ -78,7 +97,7 @@ def base_suites(
     suites = []
     for archive, suite in dict.fromkeys(wanted):
         if when is not None:
-            urls = tuple(f"{host.rstrip('/')}/archive/{archive}/{when}" for host in settings.snapshot_hosts)
+            urls = tuple(url.replace(TIME, when) for url in past_templates(archive, settings))
         elif request.mirror is not None and archive == "debian":
             urls = (request.mirror.rstrip("/"),)
         else:
@@ -140,23 +159,34 @@ class Origins:
     """Turns rows of a lock into downloads.
 
     urls:  base URLs by archive
-    hosts: snapshot archives
+    past:  URLs of each archive at a time, with `TIME` in its place
     dates: when each archive was looked at, newest first, seconds since the epoch
     """
 
     urls: Mapping[str, tuple[str, ...]]
-    hosts: tuple[str, ...] = ()
-    dates: Mapping[str, tuple[int, ...]] | None = None
+    past: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dates: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def deb(self, row: DebRow) -> Wanted:
-        """A package: from its archive's mirrors, then from each snapshot archive at the lock's dates."""
-        urls = [f"{url}/{row.path}" for url in self.urls.get(row.archive, ())]
-        urls += [
-            f"{host.rstrip('/')}/archive/{row.archive}/{stamp(date)}/{row.path}"
-            for host in self.hosts
-            for date in (self.dates or {}).get(row.archive, ())
+    def deb(self, row: DebRow, archives: Iterable[Archive] = ()) -> Wanted:
+        """A package: from its archive's mirrors; when they have dropped it, from the snapshot archives at
+        the dates of the suites it was solved on (`archives`), soon after, and at the lock's other dates."""
+        name = row.archive
+        own = sorted({archive.date for archive in archives if archive.name == name}, reverse=True)
+        others = [date for date in self.dates.get(name, ()) if date not in own][:DATES]
+        dates = dict.fromkeys((*own, *(date + TAKEN_IN for date in own), *others))
+        older = [
+            f"{template.replace(TIME, stamp(date))}/{row.path}"
+            for date in dates
+            for template in self.past.get(name, ())
         ]
-        return Wanted(row.sha256, row.size, row.path.rpartition("/")[2], tuple(dict.fromkeys(urls)))
+        urls = [f"{url}/{row.path}" for url in self.urls.get(name, ())]
+        return Wanted(
+            row.sha256,
+            row.size,
+            row.path.rpartition("/")[2],
+            tuple(dict.fromkeys(urls)),
+            tuple(dict.fromkeys(older)),
+        )
 
 
 def origins_of(
@@ -173,9 +203,8 @@ def origins_of(
     dates: dict[str, set[int]] = {}
     for archive in archives:
         dates.setdefault(archive.name, set()).add(archive.date)
-    # A point release replaces packages at once; a few dates reach every version a lock can hold.
-    newest = {name: tuple(sorted(when, reverse=True)[:4]) for name, when in dates.items()}
-    return Origins(urls, tuple(settings.snapshot_hosts), newest)
+    past = {name: past_templates(name, settings) for name in dates}
+    return Origins(urls, past, {name: tuple(sorted(when, reverse=True)) for name, when in dates.items()})
 
 
 def archives_of(lock: Lockfile) -> tuple[Archive, ...]:

@@ -1,4 +1,4 @@
-"""Finding and reading source distributions: what an index offers, and what a build of one needs."""
+"""What indexes offer of a distribution, and what a build of a source distribution needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, ResolveError
-from sandboxfile.inputs.download import Downloader
+from sandboxfile.inputs.download import Downloader, Wanted
 from sandboxfile.inputs.interpreter import Interpreter
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.inputs.wheels import Candidate, rank
@@ -55,6 +55,46 @@ async def releases(
 
     Raises ResolveError when no index is known, FetchError when none answers.
     """
+    files, failures, down = await _offered(name, pip, settings, directory, downloader, default_index)
+    if not files:
+        if down:
+            raise FetchError("the package index does not answer", details=failures)
+        raise ResolveError(
+            f"no index has a distribution `{name}` to build",
+            hint="check `pip.build`, or add the index that has it",
+        )
+    return _grouped(name, files)
+
+
+async def other_places(
+    item: Wanted,
+    pip: Pip,
+    settings: Settings,
+    directory: Path,
+    downloader: Downloader,
+    default_index: str | None,
+) -> tuple[str, ...]:
+    """Where this machine's indexes and `find-links` have a locked file that is gone from where the lock says,
+    those first that give its digest. A yanked file is as good as any: the lock names its bytes."""
+    files, _, _ = await _offered(
+        item.distribution, pip, settings, directory, downloader, default_index, yanked=True
+    )
+    known = [file.url for file in files if file.sha256 == item.sha256]
+    unknown = [file.url for file in files if file.filename == item.name and not file.sha256]
+    return tuple(dict.fromkeys((*known, *unknown)))
+
+
+async def _offered(
+    name: str,
+    pip: Pip,
+    settings: Settings,
+    directory: Path,
+    downloader: Downloader,
+    default_index: str | None,
+    *,
+    yanked: bool = False,
+) -> tuple[list[Candidate], tuple[str, ...], bool]:
+    """The files of a distribution, what indexes said that gave none, and whether one of those is down."""
     files: list[Candidate] = []
     failures: list[str] = []
     down = False
@@ -74,15 +114,8 @@ async def releases(
             failures.extend(failure.details)
             down = down or not failure.absent
             continue
-        files += read_page(content, url)
-    if not files:
-        if down:
-            raise FetchError("the package index does not answer", details=tuple(failures))
-        raise ResolveError(
-            f"no index has a distribution `{name}` to build",
-            hint="check `pip.build`, or add the index that has it",
-        )
-    return _grouped(name, files)
+        files += read_page(content, url, yanked=yanked)
+    return files, tuple(failures), down
 
 
 def _local(place: Path, name: str) -> Iterable[Candidate]:
@@ -96,8 +129,9 @@ def _local(place: Path, name: str) -> Iterable[Candidate]:
             yield Candidate(path.name, path.absolute().as_uri(), digest, len(content))
 
 
-def read_page(content: bytes, url: str) -> list[Candidate]:
-    """The files that a project's page of an index lists (PEP 503 as HTML, PEP 691 as JSON)."""
+def read_page(content: bytes, url: str, *, yanked: bool = False) -> list[Candidate]:
+    """The files that a project's page of an index lists (PEP 503 as HTML, PEP 691 as JSON); with `yanked`
+    also those that were withdrawn from choice (PEP 592)."""
     if content.lstrip()[:1] == b"{":
         try:
             listed = json.loads(content).get("files", [])
@@ -106,9 +140,9 @@ def read_page(content: bytes, url: str) -> list[Candidate]:
         return [
             Candidate(f["filename"], urljoin(url, f["url"]), f.get("hashes", {}).get("sha256", ""),
                       int(f.get("size") or 0))
-            for f in listed if not f.get("yanked")
+            for f in listed if yanked or not f.get("yanked")
         ]  # fmt: skip
-    parser = _Links()
+    parser = _Links(yanked=yanked)
     parser.feed(content.decode("utf-8", "replace"))
     found = []
     for link in parser.links:
@@ -120,14 +154,15 @@ def read_page(content: bytes, url: str) -> list[Candidate]:
 
 
 class _Links(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, *, yanked: bool) -> None:
         super().__init__()
         self.links: list[str] = []
+        self._yanked = yanked
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         href = given.get("href")
-        if tag == "a" and href and "data-yanked" not in given:
+        if tag == "a" and href and (self._yanked or "data-yanked" not in given):
             self.links.append(href)
 
 

@@ -184,8 +184,17 @@ def _full_network(environ: Mapping[str, str]) -> str | None:
 
 _KNOWN = {
     "": {
-        "home", "runtime", "full-network", "connections", "timeout", "minimum-rate", "caches", "ca-bundle",
-        "host-ca", "apt", "pip",
+        "home",
+        "runtime",
+        "full-network",
+        "connections",
+        "timeout",
+        "minimum-rate",
+        "caches",
+        "ca-bundle",
+        "host-ca",
+        "apt",
+        "pip",
     },
     "apt": {"mirrors", "snapshot-hosts", "keyring"},
     "pip": {"index-url", "extra-index-urls", "find-links"},

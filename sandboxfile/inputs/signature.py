@@ -110,8 +110,8 @@ def check_clock(when: int, what: str) -> None:
         said, signed = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(each)) for each in (now, when))
         raise ClockWrong(
             f"this machine's clock says {said} UTC, but {what} was signed later, at {signed} UTC",
-            hint="set the clock, for example with `timedatectl set-ntp true`; signatures cannot be judged by a "
-            "wrong one",
+            hint="set the clock, for example with `timedatectl set-ntp true`: signatures cannot be judged by "
+            "a wrong one",
         )
 
 

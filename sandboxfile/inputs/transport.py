@@ -107,6 +107,11 @@ def is_local(url: str) -> bool:
     return urlsplit(url).scheme == "file"
 
 
+def is_there(url: str) -> bool:
+    """Whether a file URL leads to something."""
+    return Path(unquote(urlsplit(url).path)).exists()
+
+
 def new_client(settings: Settings) -> httpx.AsyncClient:
     """A client with the settings' certificates; proxies are the environment's."""
     import httpx

@@ -21,7 +21,7 @@ from typing import Any
 
 from sandboxfile import errors
 from sandboxfile.build.project import Project
-from sandboxfile.build.result import BuildResult, SnapshotInfo
+from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.event import Notice, Outcome, Reporter, TaskFinished, TaskOutput, TaskStarted
 from sandboxfile.core.layer import LayerKey
@@ -174,6 +174,7 @@ class FakeClient:
         engine: str = "linux",
         reporter: Reporter | None = None,
         runtime: str | None = None,
+        vendor: Path | None = None,
     ) -> None:
         self.script: dict[str, Any] = json.loads(os.environ.get("FAKE_CLIENT", "{}"))
         assert reporter is not None
@@ -209,8 +210,9 @@ class FakeClient:
         update: Sequence[str] | None = None,
         refresh: bool = False,
         offline: bool = False,
+        accept_older: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
-        record("lock", update=update, refresh=refresh, offline=offline)
+        record("lock", update=update, refresh=refresh, offline=offline, accept_older=accept_older)
         return LOCK, ("+ jq 1.7.1-6",) if not self.script.get("settled") else ()
 
     def unchanged(
@@ -279,6 +281,21 @@ class FakeClient:
         return BuildResult(
             SLUG, ("run-1",), ("base",), ("verify-1",), 2.0, tuple(self.script.get("lock", ()))
         )
+
+    async def vendor(
+        self,
+        project: Project,
+        place: Path | None = None,
+        *,
+        check: bool = False,
+        locked: bool = False,
+        offline: bool = False,
+    ) -> VendorResult:
+        record("vendor", place=str(place), check=check, locked=locked, offline=offline)
+        path = str(place or project.directory / "sandboxfile.vendor")
+        if self.script.get("settled"):
+            return VendorResult(path, files=3, size=1200)
+        return VendorResult(path, ("apt/jq.deb",), ("pip/old.whl",), ("pip/bad.whl",), 3, 1200)
 
     async def verify(self, project: Project) -> tuple[str, ...]:
         self._may_raise("verify")

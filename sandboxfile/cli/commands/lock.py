@@ -36,6 +36,12 @@ def configure(parser: Parser) -> None:
         help="ask the archives and indexes again, however recent",
     )
     add(
+        "--accept-older",
+        action="store_true",
+        default=False,
+        help="take an archive's index though a newer one was seen before",
+    )
+    add(
         "--pylock",
         action="store_true",
         default=False,
@@ -47,8 +53,10 @@ def execute(invocation: Invocation) -> int:
     """Make or check the lock."""
     args, console = invocation.args, invocation.console
     check = args.check or args.locked
-    if check and (args.update is not None or args.refresh):
-        raise UsageError("`--check` and `--locked` change nothing, but `--update` and `--refresh` do")
+    if check and (args.update is not None or args.refresh or args.accept_older):
+        raise UsageError(
+            "`--check` and `--locked` change nothing, but `--update`, `--refresh` and `--accept-older` do"
+        )
     if args.pylock and console.json:
         raise UsageError("`--pylock` prints TOML: it cannot be combined with `--json`")
 
@@ -62,7 +70,11 @@ def execute(invocation: Invocation) -> int:
             if not args.pylock:
                 return DONE
         lock, changes = await client.lock(
-            project, update=args.update, refresh=args.refresh, offline=args.offline or check
+            project,
+            update=args.update,
+            refresh=args.refresh,
+            offline=args.offline or check,
+            accept_older=args.accept_older,
         )
         invocation.progress.close()
         if args.pylock:
