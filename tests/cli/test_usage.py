@@ -77,7 +77,8 @@ def test_help_names_every_verb(sandboxfile: Make) -> None:
         (["explain", "--log"], "error: `--log` needs a layer\nhint: `sandboxfile plan` names them"),
         (
             ["lock", "--check", "--refresh"],
-            "error: `--check` and `--locked` change nothing, but `--update` and `--refresh` do",
+            "error: `--check` and `--locked` change nothing, but `--update`, `--refresh` "
+            "and `--accept-older` do",
         ),
         (["build", "--param", "x"], "error: `--param x` is not of the form NAME=VALUE"),
     ],

@@ -101,6 +101,28 @@ def test_lock_check_changes_nothing(sandboxfile: Make) -> None:
     assert session.calls("lock") == []
 
 
+def test_vendor_prints_its_place_and_check_every_difference(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    written = session.run("vendor", "there.tar").exits(0)
+    assert written.out.endswith("/there.tar\n")
+    assert written.err.startswith("1 added, 1 replaced, 1 removed in ")
+    assert session.calls("vendor")[0]["place"].endswith("/there.tar")
+    checked = session.run("vendor", "--check").exits(1)
+    assert checked.out.splitlines() == [
+        "missing     apt/jq.deb", "damaged     pip/bad.whl", "not wanted  pip/old.whl"
+    ]  # fmt: skip
+    assert session.run("vendor", "--json").json()["added"] == ["apt/jq.deb"]
+    settled = session.fake(settled=True).run("vendor", "--check").stdout("").exits(0)
+    assert settled.err.endswith("holds what the lock names (3 files, 1.2 kB)\n")
+
+
+def test_lock_takes_an_older_index_when_told(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("lock", "--accept-older").exits(0)
+    session.run("lock").exits(0)
+    assert [call["accept_older"] for call in session.calls("lock")] == [True, False]
+
+
 def test_lock_pylock_prints_pep_751(sandboxfile: Make) -> None:
     assert sandboxfile().fake().run("lock", "--pylock").exits(0).out.startswith("lock-version")
 

@@ -90,3 +90,20 @@ def test_an_ordinary_user_builds_runs_and_lists(program: Program, user: User) ->
     program("snapshots", "rm", slug)
     program("cache", "gc", "--keep-days", "0")
     assert list((user.home / "store" / "layers").iterdir()) == []
+
+
+def test_an_ordinary_user_builds_from_a_vendored_file_without_network(
+    program: Program, user: User, shared_home: Path, base_lock: str, tmp_path: Path
+) -> None:
+    maker = Program(tmp_path / "maker", shared_home)
+    maker.write(SMALL)
+    maker.write(base_lock, "sandboxfile.lock")
+    slug = maker("build").last
+    tar = program.directory / "packages.tar"
+    maker("vendor", str(tar))
+    program.prefix = ("unshare", "--net", *user.prefix)
+    ran = program("build", "--vendor", str(tar), "--progress=json")
+    assert ran.last == slug
+    assert "fetch:base" in ran.tasks()
+    texts = {(each.directory / "sandboxfile.lock").read_text() for each in (program, maker)}
+    assert len(texts) == 1

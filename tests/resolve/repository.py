@@ -19,14 +19,18 @@ class Signer:
 
     home: Path
     name: str = "archive@sandboxfile.test"
+    expires: str = "never"
+    options: tuple[str, ...] = ()
+    """More options of gpg, such as another time."""
 
     def __post_init__(self) -> None:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._gpg("--quick-generate-key", "--passphrase", "", self.name, "rsa2048", "sign", "never")
+        self._gpg("--quick-generate-key", "--passphrase", "", self.name, "rsa2048", "sign", self.expires)
 
     def _gpg(self, *arguments: str, stdin: bytes = b"") -> bytes:
         argv = [
             "gpg",
+            *self.options,
             "--homedir",
             str(self.home),
             "--batch",

@@ -1,19 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from sandboxfile.errors import FetchError, IntegrityError
+from sandboxfile.errors import (
+    ClockWrong,
+    FetchError,
+    IndexExpired,
+    IndexRolledBack,
+    IntegrityError,
+    SignatureInvalid,
+)
+from sandboxfile.inputs import signature
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.signature import Keyring, dearmor
 from sandboxfile.store.store import Store
 from tests.resolve.repository import Repository, Signer
-from tests.resolve.server import Server, dead_url
+from tests.resolve.server import Server, dead_url, saying, status
 
 
 @pytest.fixture
@@ -208,3 +220,162 @@ def test_readers_with_other_ids_may_read_the_repository(
     for path in (suite.root, *suite.root.rglob("*")):
         wanted = 0o755 if path.is_dir() else 0o644
         assert path.stat().st_mode & 0o777 == wanted, Path(path)
+
+
+@pytest.fixture
+def other_mirror(tmp_path: Path, web: Server) -> Iterator[Server]:
+    """A second mirror of the same archive."""
+    server = Server(web.directory)
+    yield server
+    server.close()
+
+
+def dated(repository: Repository, seconds: float) -> None:
+    """Publish the archive as it is said to have been so long ago."""
+    repository.release["Date"] = formatdate(time.time() - seconds, usegmt=True)
+    repository.publish()
+
+
+def test_an_index_older_than_the_last_seen_is_refused_until_it_is_accepted(
+    repository: Repository, web: Server, store: Store, downloader: Downloader, archives: Archives
+) -> None:
+    dated(repository, 3600)
+    fresh = fetch(archives, request_for(repository, web.url))
+    dated(repository, 86400)
+    with pytest.raises(IndexRolledBack) as caught:
+        fetch(archives, request_for(repository, web.url), refresh=True)
+    assert "older than the one seen before" in caught.value.message
+    assert "--accept-older" in (caught.value.hint or "")
+    # Another mirror of the same archive is no way around it, and neither is gc.
+    with pytest.raises(IndexRolledBack):
+        fetch(archives, request_for(repository, f"{web.url}/"), refresh=True)
+    shutil.rmtree(store.indexes)
+    with pytest.raises(IndexRolledBack):
+        fetch(archives, request_for(repository, web.url))
+    # What a lock names, and what is asked for by its time, is right however old it is.
+    old = fetch(archives, request_for(repository, web.url, past=True))
+    assert old.archive.date < fresh.archive.date
+    request = request_for(repository, web.url)
+    locked = asyncio.run(archives.fetch([request], refresh=True, locked=[old.archive.inrelease]))
+    assert locked[0].archive == old.archive
+    accepting = Archives(store.indexes, downloader, store.suites, accept_older=True)
+    assert fetch(accepting, request, refresh=True).archive == old.archive
+    assert fetch(archives, request, refresh=True).archive == old.archive
+
+
+def test_a_mirror_that_is_held_back_is_passed_over_for_one_that_is_not(
+    repository: Repository, web: Server, other_mirror: Server, archives: Archives
+) -> None:
+    dated(repository, 86400)
+    held_back = (repository.top / "InRelease").read_bytes()
+    dated(repository, 3600)
+    fresh = fetch(archives, request_for(repository, web.url))
+    other_mirror.plan("/dists/stable/InRelease", saying(held_back))
+    request = request_for(repository, other_mirror.url, web.url)
+    assert fetch(archives, request, refresh=True).archive == fresh.archive
+    assert "/dists/stable/InRelease" in other_mirror.asked
+
+
+def test_a_mirror_with_a_bad_signature_is_passed_over_for_one_without(
+    repository: Repository, web: Server, other_mirror: Server, archives: Archives
+) -> None:
+    good = (repository.top / "InRelease").read_bytes()
+    other_mirror.plan(
+        "/dists/stable/InRelease", saying(good.replace(b"Components: main", b"Components: evil"))
+    )
+    assert "alpha" in fetch(archives, request_for(repository, other_mirror.url, web.url)).index()
+
+
+def test_a_mirror_in_the_middle_of_an_update_is_passed_over_for_one_that_is_not(
+    repository: Repository, web: Server, other_mirror: Server, archives: Archives
+) -> None:
+    path = "/dists/stable/main/binary-amd64/Packages.xz"
+    other_mirror.plan(path, saying(b"the next one"))
+    assert "alpha" in fetch(archives, request_for(repository, other_mirror.url, web.url)).index()
+    other_mirror.plan(path, *[status(404)] * 3)
+
+
+def test_when_every_mirror_is_refused_the_error_says_what_each_did(
+    repository: Repository, web: Server, other_mirror: Server, archives: Archives
+) -> None:
+    good = (repository.top / "InRelease").read_bytes()
+    bad = saying(good.replace(b"Components: main", b"Components: evil"))
+    web.plan("/dists/stable/InRelease", bad)
+    other_mirror.plan("/dists/stable/InRelease", *[status(500)] * 3)
+    with pytest.raises(SignatureInvalid) as caught:
+        fetch(archives, request_for(repository, other_mirror.url, web.url))
+    told = "\n".join(caught.value.details)
+    assert f"{other_mirror.url}/dists/stable/InRelease answered 500" in told
+    assert f"{web.url}/dists/stable/InRelease was not accepted" in told
+
+
+def test_an_index_past_its_time_has_an_error_of_its_own(
+    repository: Repository, web: Server, archives: Archives
+) -> None:
+    repository.release["Valid-Until"] = formatdate(time.time() - 60, usegmt=True)
+    repository.publish()
+    with pytest.raises(IndexExpired):
+        fetch(archives, request_for(repository, web.url))
+
+
+@pytest.mark.parametrize(
+    ("expires", "options", "words"),
+    [
+        ("1d", ("--faked-system-time", "20200101T000000!"), "keys that have expired"),
+        (
+            "never",
+            ("--faked-system-time", "20200101T000000!", "--default-sig-expire", "1d"),
+            "signatures that have expired",
+        ),
+    ],
+)
+def test_a_key_or_signature_that_has_expired_does_not_count(
+    repository: Repository,
+    web: Server,
+    archives: Archives,
+    tmp_path_factory: pytest.TempPathFactory,
+    expires: str,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    repository.signer = Signer(tmp_path_factory.mktemp("e") / "h", "old@sandboxfile.test", expires, options)
+    try:
+        repository.publish()
+        with pytest.raises(SignatureInvalid) as caught:
+            fetch(archives, request_for(repository, web.url))
+    finally:
+        repository.signer.close()
+    assert words in caught.value.message
+
+
+def test_a_clock_in_the_past_is_called_that(
+    repository: Repository, web: Server, archives: Archives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated(repository, -7200)
+    with pytest.raises(ClockWrong) as caught:
+        fetch(archives, request_for(repository, web.url))
+    assert "this machine's clock says" in caught.value.message
+    assert "set the clock" in (caught.value.hint or "")
+    assert signature.MAX_FUTURE < 7200
+
+
+def test_a_clock_before_the_key_was_made_is_called_that_too(repository: Repository, tmp_path: Path) -> None:
+    if shutil.which("faketime") is None:
+        pytest.skip("needs faketime: apt-get install faketime")
+    (tmp_path / "key").write_bytes(repository.signer.public())
+    program = (
+        "import sys, pathlib\n"
+        "from sandboxfile.errors import ClockWrong\n"
+        "from sandboxfile.inputs.signature import Keyring, verified\n"
+        "document, key = (pathlib.Path(p).read_bytes() for p in sys.argv[1:])\n"
+        "try:\n"
+        "    verified(document, Keyring('k', key), signature=None, what='the suite stable')\n"
+        "except ClockWrong as wrong:\n"
+        "    print(wrong.message)\n"
+    )
+    argv = ["faketime", "2020-01-01 00:00:00", sys.executable, "-c", program]
+    document = str(repository.top / "InRelease")
+    done = subprocess.run(
+        [*argv, document, str(tmp_path / "key")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("this machine's clock says 2020-01-01"), done.stderr

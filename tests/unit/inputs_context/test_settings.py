@@ -24,6 +24,8 @@ runtime = "runc"
 full-network = "relay"
 connections = 3
 timeout = 1.5
+minimum-rate = 0
+caches = ["~/packages", "https://cache.example/p"]
 ca-bundle = "/etc/ca.pem"
 host-ca = true
 
@@ -64,6 +66,8 @@ def test_the_file_sets_everything(tmp_path: Path) -> None:
         keyring=Path("/etc/keys"),
         connections=3,
         timeout=1.5,
+        minimum_rate=0.0,
+        caches=(f"{tmp_path}/packages", "https://cache.example/p"),
     )
 
 
