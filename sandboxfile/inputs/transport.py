@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -195,7 +196,8 @@ async def open_url(
 def _checked(answer: httpx.Response, start: int) -> Answer:
     status = answer.status_code
     if status not in (200, 206) or (status == 206 and not start):
-        reason = f"answered {status} {answer.reason_phrase}".strip()
+        # The usual words for it, not the server's.
+        reason = f"answered {status} {_phrase(status)}".strip()
         if status in (404, 410):
             raise OriginError(reason, Fault.ABSENT)
         if status == 416 and start:
@@ -213,6 +215,13 @@ def _checked(answer: httpx.Response, start: int) -> Answer:
             raise OriginError("answered with another part than was asked for", Fault.BROKEN)
         return Answer(start, length, validator, answer.aiter_raw())
     return Answer(0, length, validator, answer.aiter_raw())
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _in_words(failure: httpx.HTTPError) -> OriginError:
