@@ -7,9 +7,12 @@ apt's order; `--force-depends` lifts that, and the check at the end proves that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.build.apt_order import Order, order_of, read_controls
 from sandboxfile.build.runner import Log, how_it_ended
 from sandboxfile.build.staging import staged
 from sandboxfile.core.digest import digest_bytes, hexadecimal
@@ -17,8 +20,10 @@ from sandboxfile.core.environment import build_environment
 from sandboxfile.core.layer import AptLayer, PackagePin, TreeEntry
 from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import BuildError, StepFailed
+from sandboxfile.inputs.control import fields, stanzas
 
 PACKAGES = "/run/sandboxfile/packages"
+STATUS = "/var/lib/dpkg/status"
 EXTENDED_STATES = "/var/lib/apt/extended_states"
 
 _DPKG = ("dpkg", "--force-unsafe-io", "--force-depends", "--force-confdef", "--force-confold")
@@ -29,22 +34,37 @@ def deb_name(pin: PackagePin) -> str:
     return f"{pin.name}_{pin.version.replace(':', '%3a')}_{pin.arch}.deb"
 
 
-def commands(layer: AptLayer) -> tuple[tuple[str, ...], ...]:
-    """The dpkg commands of a layer, in order."""
+def commands(layer: AptLayer, left: Sequence[str], order: Order) -> tuple[tuple[str, ...], ...]:
+    """The dpkg commands of a layer after its removals, in order. `left`: the files that dpkg unpacks."""
+    late = [name for name in left if name in order.late]
+    first = [name for name in left if name not in order.late]
     found: list[tuple[str, ...]] = []
-    if layer.remove:
-        found.append((*_DPKG, "--purge", *layer.remove))
-    if layer.install:
-        found.append((*_DPKG, "--unpack", *(f"{PACKAGES}/{deb_name(pin)}" for pin in layer.install)))
-    found.append((*_DPKG, "--configure", "-a"))
+    if first:
+        found.append(_unpacking(first))
+    if late:
+        found += [(*_DPKG, "--configure", *order.early), _unpacking(late)]
+    if layer.install or layer.remove:
+        found.append((*_DPKG, "--configure", "-a"))
     return tuple(found)
 
 
+def _unpacking(names: Sequence[str]) -> tuple[str, ...]:
+    return (*_DPKG, "--auto-deconfigure", "--unpack", *(f"{PACKAGES}/{name}" for name in names))
+
+
 async def install(
-    layer: AptLayer, workspace: Workspace, *, blobs: Mapping[str, Path], staging: Path, log: Log, name: str
+    layer: AptLayer,
+    workspace: Workspace,
+    *,
+    blobs: Mapping[str, Path],
+    staging: Path,
+    log: Log,
+    name: str,
+    unpacks: bool = False,
 ) -> None:
     """Bring a workspace from the parent's package state to the layer's.
 
+    unpacks: the engine can unpack packages (Capability.UNPACK_PACKAGES); without, dpkg unpacks all of them
     Raises StepFailed when a maintainer script fails, BuildError when the result is not what was planned.
     """
     env = build_environment(
@@ -52,8 +72,9 @@ async def install(
     )
     files = {deb_name(pin): blobs[pin.sha256] for pin in layer.install}
     with staged(staging, files) as directory:
-        for argv in commands(layer):
-            log.note("$ " + " ".join(argv[:6]) + (" …" if len(argv) > 6 else ""))
+
+        async def run(argv: tuple[str, ...]) -> None:
+            log.note("$ " + " ".join(argv[:7]) + (" …" if len(argv) > 7 else ""))
             completed = await workspace.execute(
                 Command(argv, env=env, mounts=(Mount(directory, PACKAGES),)), log.output
             )
@@ -64,16 +85,30 @@ async def install(
                     exit_code=completed.exit_code,
                     details=log.tail(),
                 )
-    await _write_marks(layer, workspace, staging)
-    await _check_result(layer, workspace, env, name)
+
+        if layer.remove:
+            await run((*_DPKG, "--purge", *layer.remove))
+        names = list(files)
+        order = order_of(await asyncio.to_thread(read_controls, directory, names))
+        left: Mapping[str, str] = dict.fromkeys(names, "")
+        if unpacks and names:
+            left = await workspace.unpack_packages(directory, names)
+            log.note(f"{len(names) - len(left)} packages unpacked; by dpkg:")
+            for each, reason in left.items():
+                log.note(f"  {each}: {reason}")
+        for argv in commands(layer, [each for each in names if each in left], order):
+            await run(argv)
+    status = await _status(workspace)
+    _check_result(layer, status, name)
+    await _write_marks(layer, workspace, staging, status.native)
 
 
-async def _write_marks(layer: AptLayer, workspace: Workspace, staging: Path) -> None:
+async def _write_marks(layer: AptLayer, workspace: Workspace, staging: Path, native: str) -> None:
     try:
         before = (await workspace.read(EXTENDED_STATES)).decode()
     except FileNotFoundError:
         before = ""
-    text = merge_marks(before, layer)
+    text = merge_marks(before, layer, native)
     if text == before:
         return
     content = text.encode()
@@ -89,40 +124,59 @@ async def _write_marks(layer: AptLayer, workspace: Workspace, staging: Path) -> 
         await workspace.place([entry])
 
 
-def merge_marks(before: str, layer: AptLayer) -> str:
-    """apt's `extended_states` after a layer: automatic packages by name and architecture, sorted."""
+def merge_marks(before: str, layer: AptLayer, native: str) -> str:
+    """apt's `extended_states` after a layer: automatic packages by name and architecture, sorted. apt counts
+    packages for all architectures as `native` ones here."""
+
+    def key(name: str, arch: str) -> tuple[str, str]:
+        return name, native if arch == "all" else arch
+
+    def keys(names: Iterable[str]) -> set[tuple[str, str]]:
+        return {key(name, arch) for name, _, arch in (each.rpartition(":") for each in names)}
+
     marked: set[tuple[str, str]] = set()
-    for stanza in before.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line)
-        if fields.get("Auto-Installed") == "1":
-            marked.add((fields.get("Package", ""), fields.get("Architecture", "")))
-    automatic = {tuple(name.rsplit(":", 1)) for name in layer.auto}
-    touched = {(pin.name, pin.arch) for pin in layer.install}
-    removed = {tuple(name.rsplit(":", 1)) for name in layer.remove}
-    marked -= touched | {(n, a) for n, a in removed}
-    marked |= {(n, a) for n, a in automatic}
+    for stanza in stanzas(before):
+        found = fields(stanza)
+        if found.get("Auto-Installed") == "1":
+            marked.add(key(found.get("Package", ""), found.get("Architecture", "")))
+    touched = {key(pin.name, pin.arch) for pin in layer.install}
+    marked = (marked - touched - keys(layer.remove)) | keys(layer.auto)
     return "".join(
         f"Package: {name}\nArchitecture: {arch}\nAuto-Installed: 1\n\n" for name, arch in sorted(marked)
     )
 
 
-async def _check_result(layer: AptLayer, workspace: Workspace, env: Mapping[str, str], name: str) -> None:
-    """Ask dpkg whether every package is there, in the planned version and fully configured."""
-    lines: list[bytes] = []
-    query = "${Package} ${Version} ${Architecture} ${db:Status-Abbrev}\\n"
-    await workspace.execute(
-        Command(("dpkg-query", "-W", "-f", query), env=env), lambda _, data: lines.append(data)
-    )
-    found = [line.split() for line in b"".join(lines).decode().splitlines()]
-    state = {(f[0], f[1], f[2]): f[3] for f in found if len(f) >= 4}
-    wanted = [(pin.name, pin.version, pin.arch) for pin in layer.install]
-    wrong = [
-        f"{n} {v} ({a}): {state.get((n, v, a), 'not installed')}"
-        for n, v, a in wanted
-        if state.get((n, v, a)) != "ii"
-    ]
-    present = {f"{n}:{a}" for n, _, a in state if state[(n, _, a)].startswith("i")}
-    wrong += [f"{each}: still installed" for each in layer.remove if each in present]
+@dataclass(frozen=True)
+class _Status:
+    """What dpkg has on record: (version, status) by name and architecture; the architecture of its own."""
+
+    packages: Mapping[tuple[str, str], tuple[str, str]]
+    native: str
+
+
+async def _status(workspace: Workspace) -> _Status:
+    packages: dict[tuple[str, str], tuple[str, str]] = {}
+    native = ""
+    for stanza in stanzas((await workspace.read(STATUS)).decode("utf-8", "replace")):
+        found = fields(stanza)
+        name, arch = found.get("Package", ""), found.get("Architecture", "")
+        packages[name, arch] = (found.get("Version", ""), found.get("Status", ""))
+        if name == "dpkg":
+            native = arch
+    return _Status(packages, native)
+
+
+def _check_result(layer: AptLayer, status: _Status, name: str) -> None:
+    """Look whether every package is there, in the planned version and fully configured."""
+    wrong = []
+    for pin in layer.install:
+        version, words = status.packages.get((pin.name, pin.arch), ("", "not installed"))
+        if (version, words) != (pin.version, "install ok installed"):
+            wrong.append(f"{pin.name} {pin.version} ({pin.arch}): {version} {words}")
+    for each in layer.remove:
+        package, _, arch = each.rpartition(":")
+        if status.packages.get((package, arch), ("", ""))[1].startswith("install "):
+            wrong.append(f"{each}: still installed")
     if wrong:
         raise BuildError(
             f"after installing `{name}`, dpkg reports packages in another state than planned",

@@ -84,7 +84,13 @@ async def build_layer(
         if isinstance(definition, AptLayer):
             blobs = {pin.sha256: store.blobs.path(pin.sha256) for pin in definition.install}
             await apt_install.install(
-                definition, workspace, blobs=blobs, staging=store.staging, log=log, name=layer.name
+                definition,
+                workspace,
+                blobs=blobs,
+                staging=store.staging,
+                log=log,
+                name=layer.name,
+                unpacks=Capability.UNPACK_PACKAGES in engine.capabilities,
             )
         elif isinstance(definition, PipLayer):
             blobs = {wheel.sha256: store.blobs.path(wheel.sha256) for wheel in definition.wheels}

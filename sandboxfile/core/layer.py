@@ -15,7 +15,7 @@ from sandboxfile.declared import dataclass
 
 LAYER_TAG = "sandboxfile.layer/v1"
 SNAPSHOT_TAG = "sandboxfile.snapshot/v1"
-NORMALISATION = "normalise/v1"
+NORMALISATION = "normalise/v2"
 """The version of the rules by which a layer's content is made equal (see `core.normalise`)."""
 
 LayerKey = NewType("LayerKey", Digest)

@@ -19,6 +19,7 @@ class Treatment(StrEnum):
     EMPTY = "empty"
     REMOVE = "remove"
     REPORT = "report"
+    SORT = "sort"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Rule:
 
     patterns:  paths without a leading slash; `*` matches within a component, `**` across components
     treatment: EMPTY keeps a regular file with no content; REMOVE takes away anything but directories;
-               REPORT changes nothing and names the path as one that no rule can make equal
+               REPORT changes nothing and names the path as one that no rule can make equal;
+               SORT puts the lines of a regular file into the order of their bytes
     why:       for people
     """
 
@@ -95,6 +97,12 @@ RULES: tuple[Rule, ...] = (
             "etc/.pwd.lock",
         ),
         "made again when they are needed",
+    ),
+    Rule(
+        "dpkg-triggers",
+        Treatment.SORT,
+        ("var/lib/dpkg/triggers/*",),
+        "their order is that in which packages were unpacked, and means nothing",
     ),
     Rule("machine-id", Treatment.EMPTY, ("etc/machine-id",), "every machine makes its own"),
     Rule("dbus-machine-id", Treatment.REMOVE, ("var/lib/dbus/machine-id",), "every machine makes its own"),

@@ -30,6 +30,7 @@ class Capability(StrEnum):
 
     BOOTSTRAP_DEBIAN = "bootstrap-debian"
     ROOTFS_TAR = "rootfs-tar"
+    UNPACK_PACKAGES = "unpack-packages"
     MOUNTS = "mounts"
     TTY = "tty"
     NETWORK_FULL = "network-full"
@@ -119,6 +120,13 @@ class Workspace(Protocol):
 
     async def remove(self, path: str) -> None:
         """Remove a file or a tree; nothing happens when it does not exist."""
+        ...
+
+    async def unpack_packages(self, directory: Path, names: Sequence[str]) -> Mapping[str, str]:
+        """Unpack Debian packages, the files `names` in a directory that every user may read, and record them
+        in dpkg's database, so that the workspace is as `dpkg --unpack` of them in this order leaves it. No
+        script of theirs is run. Those that cannot be unpacked like this are left alone: the reason for each,
+        by name. Needs Capability.UNPACK_PACKAGES."""
         ...
 
     async def commit(self, definition: Definition, key: LayerKey) -> Committed:

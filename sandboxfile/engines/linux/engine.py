@@ -31,6 +31,7 @@ _CAPABILITIES = frozenset(
     {
         Capability.BOOTSTRAP_DEBIAN,
         Capability.ROOTFS_TAR,
+        Capability.UNPACK_PACKAGES,
         Capability.MOUNTS,
         Capability.TTY,
         Capability.NETWORK_FULL,

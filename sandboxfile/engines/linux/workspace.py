@@ -185,6 +185,13 @@ class LinuxWorkspace:
         root = await self.mount()
         await work(self._helper, "remove", {"path": path}, {"root": root})
 
+    async def unpack_packages(self, directory: Path, names: Sequence[str]) -> Mapping[str, str]:
+        """Unpack Debian packages without dpkg; why some are left to it."""
+        dirs = {"root": await self.mount(), "debs": str(directory)}
+        result = await work(self._helper, "unpack_packages", {"names": list(names)}, dirs)
+        left: dict[str, str] = result["left"]
+        return left
+
     async def commit(self, definition: Definition, key: LayerKey) -> Committed:
         """Normalise, seal and publish under `key`."""
         self._check_open()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
 from sandboxfile.core.layer import Definition, FilesLayer, LayerKey, TreeEntry
 from sandboxfile.declared import dataclass
-from sandboxfile.engine.base import Command, Committed, Completed, Output
+from sandboxfile.engine.base import Capability, Command, Committed, Completed, Output
 from sandboxfile.engines.memory.accounts import credentials
 from sandboxfile.engines.memory.execution import execute
 from sandboxfile.engines.memory.faults import Point
 from sandboxfile.engines.memory.filesystem import Change, Filesystem, Node, difference
 from sandboxfile.engines.memory.machine import Machine
-from sandboxfile.errors import BuildError, EngineError, IntegrityError
+from sandboxfile.errors import BuildError, EngineError, IntegrityError, MissingCapability
 
 if TYPE_CHECKING:
     from sandboxfile.engines.memory.engine import MemoryEngine
@@ -87,6 +87,10 @@ class MemoryWorkspace:
         files = Filesystem(self.nodes)
         if files.exists(path, follow=False):
             files.remove(path)
+
+    async def unpack_packages(self, directory: Path, names: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002
+        """The memory engine does not know dpkg's database."""
+        raise MissingCapability("the memory engine cannot unpack packages", Capability.UNPACK_PACKAGES)
 
     async def commit(self, definition: Definition, key: LayerKey) -> Committed:
         """Publish what was changed; a layer that is there under the key stays."""

@@ -60,6 +60,14 @@ def _synced(root: int) -> Iterator[None]:
         written.result()
 
 
+def describe(context: Context) -> None:
+    """Write the manifest of the tree `root` to `descriptors[0]`, a line of JSON for each entry."""
+    os.fchdir(context.dirs["root"])
+    entries, _ = _describe()
+    with open(context.descriptors[0], "w", closefd=False) as out:
+        out.writelines(json.dumps(entry, ensure_ascii=True) + "\n" for entry in entries)
+
+
 def _walk(top: str = ".") -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Each directory (path without leading `./`) with its entries, parents first."""
     waiting = [""]
@@ -97,6 +105,9 @@ def _normalise(epoch: int, started: float) -> list[str]:
                 os.truncate(path, 0)
                 _set_time(path, new)
                 continue
+            if treatment is Treatment.SORT and stat.S_ISREG(about.st_mode) and _sort_lines(path):
+                _set_time(path, new)
+                continue
             if treatment is Treatment.REPORT:
                 reported.append("/" + path)
             when = new if about.st_mtime_ns >= limit else about.st_mtime_ns // 10**9 * 10**9
@@ -110,6 +121,21 @@ def _normalise(epoch: int, started: float) -> list[str]:
             except OSError:
                 pass  # it is not there, or the file system has no such attributes
     return reported
+
+
+def _sort_lines(path: str) -> bool:
+    """Sort the lines of a file in place; whether they were not sorted before."""
+    with open(path, "r+b") as file:
+        content = file.read()
+        lines = content.splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            return False
+        ordered = b"".join(sorted(lines))
+        if ordered == content:
+            return False
+        file.seek(0)
+        file.write(ordered)
+    return True
 
 
 def _set_time(path: str, nanoseconds: int) -> None:
