@@ -49,7 +49,14 @@ def commands(layer: AptLayer, left: Sequence[str], order: Order) -> tuple[tuple[
 
 
 def _unpacking(names: Sequence[str]) -> tuple[str, ...]:
-    return (*_DPKG, "--auto-deconfigure", "--unpack", *(f"{PACKAGES}/{name}" for name in names))
+    # Triggers are run once, at the end, as apt has it.
+    return (
+        *_DPKG,
+        "--no-triggers",
+        "--auto-deconfigure",
+        "--unpack",
+        *(f"{PACKAGES}/{name}" for name in names),
+    )
 
 
 async def install(
@@ -87,7 +94,7 @@ async def install(
                 )
 
         if layer.remove:
-            await run((*_DPKG, "--purge", *layer.remove))
+            await run((*_DPKG, "--no-triggers", "--purge", *layer.remove))
         names = list(files)
         order = order_of(await asyncio.to_thread(read_controls, directory, names))
         left: Mapping[str, str] = dict.fromkeys(names, "")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sandboxfile.inputs.context import ContextTree
     from sandboxfile.store.store import Store
 
-FORMAT = 2
+FORMAT = 3
 TOUCH_SECONDS = 3600.0
 """A memo older than this is renewed when it is used, and the use of its snapshot noted."""
 

@@ -27,6 +27,10 @@ class DebError(ValueError):
     """The file is no package, or one with something that has no place in one."""
 
 
+class _Finished(DebError):
+    """There is nothing more, and what there was is whole."""
+
+
 class Member(NamedTuple):
     """A member of the package: where its bytes are in the file, and how they are compressed (a suffix)."""
 
@@ -192,6 +196,7 @@ class Content:
             self._skip(self._left)
             block = bytes(self._take(_BLOCK))
             if block == bytes(_BLOCK):
+                self._finish()
                 return
             size = _checked(block)
             kind = block[156:157]
@@ -238,8 +243,10 @@ class Content:
             while not self._ready:
                 data = b""
                 if self._decompressor.eof:
-                    # Several streams in a row are one; what is shorter than a stream is padding.
-                    data = self._decompressor.unused_data.lstrip(b"\0") or self._read().lstrip(b"\0")
+                    # Several streams in a row are one; zeros after one are padding.
+                    data = self._decompressor.unused_data.lstrip(b"\0")
+                    while not data:
+                        data = self._read().lstrip(b"\0")
                     self._decompressor = _decompressor(self._kind)
                 elif self._decompressor.needs_input:
                     data = self._read()
@@ -249,8 +256,19 @@ class Content:
                 raise
             raise DebError(f"its compressed data is damaged: {error}") from None
 
+    def _finish(self) -> None:
+        """Read to the end, so that what checks the whole (a checksum, a length) has been looked at."""
+        try:
+            while True:
+                self._ready = memoryview(b"")
+                self._fill()
+        except _Finished:
+            return
+
     def _read(self) -> bytes:
         if self._position >= self._end:
+            if self._decompressor.eof or not self._kind:
+                raise _Finished("it ends too early")
             raise DebError("it ends in the middle")
         self._file.seek(self._position)
         data = self._file.read(min(_PIECE, self._end - self._position))

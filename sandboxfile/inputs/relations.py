@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 _RELATION = re.compile(
     r"(?P<name>[a-zA-Z0-9][a-zA-Z0-9+.\-]*)(?::(?P<arch>[a-z0-9-]+))?"
-    r"(?:\s*\(\s*(?P<op><<|<=|=|>=|>>|<|>)\s*(?P<version>[^\s)]+)\s*\))?"
+    r"(?:\s*\(\s*(?P<op><<|<=|=|>=|>>|<|>)\s*(?P<version>[0-9A-Za-z.+~:-]+)\s*\))?"
 )
 _OPERATORS = {"<": "<=", ">": ">="}
 _PART = re.compile(r"(\D*)(\d*)")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ class Quiet:
         """Take an event."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Installed:
     """What one way made of the packages.
 
     entries: the manifest by path; each value is [type, mode, uid, gid, time, xattrs, …]
-    left:    reasons of the packages that were left to dpkg
+    log:     what was said, and which packages were left to dpkg
+    marks:   apt's marks, when somebody has read them
     """
 
     way: str
@@ -53,44 +55,50 @@ class Installed:
     seconds: float
     entries: dict[str, list[Any]]
     log: str
-    root: Path
+    marks: str = ""
 
-    def text(self, path: str) -> str:
-        """The content of a file of the layer (as root)."""
-        return (self.root / path).read_text("utf-8", "replace")
+    def left(self) -> dict[str, str]:
+        """Why packages were left to dpkg, by the names of their files."""
+        found = re.findall(r"(?m)^  (\S+\.deb): (.+)$", self.log)
+        return dict(found)
 
 
-async def fetched(client: AsyncClient, directory: Path) -> tuple[list[AptLayer], tuple[LayerKey, ...]]:
-    """The apt layers of a project, with their packages in the store, and the stack below them."""
+async def fetched(client: AsyncClient, directory: Path) -> tuple[AptLayer, tuple[LayerKey, ...]]:
+    """The first apt layer of a project, with its packages in the store, and the stack below it."""
     project = client.load(directory=directory)
     reconciled = await client.plan(project)
     builder = client._builder(project, client._current_lock(project), None)
     for planned in reconciled.plan.fetches:
         await builder._fetch(planned)
     layers = [each for each in reconciled.plan.layers if isinstance(each.definition, AptLayer)]
-    return [each.definition for each in layers], layers[0].stack  # type: ignore[misc]
+    definition = layers[0].definition
+    assert isinstance(definition, AptLayer)
+    return definition, tuple(layers[0].stack)
 
 
 async def install(
-    client: AsyncClient, layer: AptLayer, stack: Sequence[LayerKey], way: str, requests: Sequence[str]
+    engine: LinuxEngine,
+    layer: AptLayer,
+    stack: Sequence[LayerKey],
+    way: str,
+    blobs: Mapping[str, Path],
+    requests: Sequence[str] = (),
 ) -> Installed:
     """Install a layer in one of the ways, commit it under a key nothing else has, and describe it."""
-    engine = client.engine
-    assert isinstance(engine, LinuxEngine)
     started = time.monotonic()
     workspace = await engine.prepare(stack)
+    staging = engine.layers.home / "staging"
     with tempfile.TemporaryDirectory() as scratch:
         log = Log(Path(scratch) / "log", "install", Quiet())
         try:
-            blobs = {pin.sha256: client.store.blobs.path(pin.sha256) for pin in layer.install}
             if way == "apt":
-                await _apt(layer, workspace, blobs, client.store.staging, log, requests)
+                await _apt(layer, workspace, blobs, staging, log, requests)
             else:
                 await apt_install.install(
                     layer,
                     workspace,
                     blobs=blobs,
-                    staging=client.store.staging,
+                    staging=staging,
                     log=log,
                     name=way,
                     unpacks=way == "ours",
@@ -107,10 +115,8 @@ async def install(
             log.close()
         seconds = time.monotonic() - started
         text = (Path(scratch) / "log").read_text("utf-8", "replace")
-    root = engine.layers.directory(committed.key) / "fs"
-    return Installed(
-        way, committed.key, str(committed.diff_id), seconds, await _manifest(engine, root), text, root
-    )
+    manifest = await _manifest(engine, engine.layers.directory(committed.key) / "fs")
+    return Installed(way, committed.key, str(committed.diff_id), seconds, manifest, text)
 
 
 async def _manifest(engine: LinuxEngine, root: Path) -> dict[str, list[Any]]:
@@ -123,7 +129,7 @@ async def _manifest(engine: LinuxEngine, root: Path) -> dict[str, list[Any]]:
 async def _apt(
     layer: AptLayer,
     workspace: Workspace,
-    blobs: dict[str, Path],
+    blobs: Mapping[str, Path],
     staging: Path,
     log: Log,
     requests: Sequence[str],
@@ -155,7 +161,7 @@ async def _apt(
             assert completed.exit_code == 0, log.tail()
 
 
-def _index(layer: AptLayer, blobs: dict[str, Path]) -> bytes:
+def _index(layer: AptLayer, blobs: Mapping[str, Path]) -> bytes:
     stanzas = []
     for pin in layer.install:
         path = blobs[pin.sha256]

@@ -249,7 +249,7 @@ def test_explain_finds_layers_by_name_and_by_key() -> None:
     by_name = render_explain(reconciled, "pip-1")
     assert by_name == render_explain(reconciled, CASE.plan().layer("pip-1").key.removeprefix("sha256:")[:12])
     assert "stands on      apt-1" in by_name
-    assert "normalise/v1" in by_name
+    assert "normalise/v2" in by_name
     assert "detached" in render_explain(reconciled, "files-1")
     assert "gates" in render_explain(reconciled, "verify-1")
     with pytest.raises(UsageError, match="no layer or check is called `pip1`") as caught:

@@ -76,5 +76,6 @@ def _unpack(
         entries = unpacked[number]
         assert not isinstance(entries, str)
         recorded.append((packages[number][1], entries))
-    database.record(recorded)
+    if recorded:
+        database.record(recorded)
     return {packages[number][0]: reason for number, reason in refused.items()}
