@@ -34,7 +34,7 @@ LARGE = (
 )
 
 APTS_OWN: Mapping[str, str] = {
-    "tmp": "apt makes its temporary files there, which changes nothing but that the directory is in the layer",
+    "tmp": "apt makes its temporary files there, so the directory is in the layer",
     "var/cache/apt": "apt keeps packages there while it works",
     "var/cache/debconf/tmp.ci": "apt has debconf look at packages before they are unpacked",
     "var/lib/apt/lists": "apt keeps the archive's index there while it works",
