@@ -23,6 +23,8 @@ from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
 if TYPE_CHECKING:
     from sandboxfile.build.projects import Projects
     from sandboxfile.build.why import KnownLayer
+    from sandboxfile.build.rebuild import LayerRebuilt
+    from sandboxfile.build.snapshotdiff import SnapshotDiff
     from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
     from sandboxfile.engines.linux.probe import Requirement
@@ -248,6 +250,20 @@ class AsyncClient:
         """
         return await self._projects.verify(project)
 
+    async def rebuild(self, project: Project) -> tuple[LayerRebuilt, ...]:
+        """Build every layer of a built project again, in a store of its own, and compare each with what is
+        there. Raises BuildError when the project is not built, MissingCapability."""
+        from sandboxfile.engines.linux.engine import LinuxEngine
+        from sandboxfile.errors import MissingCapability
+
+        if not isinstance(self.engine, LinuxEngine):
+            raise MissingCapability(f"the {self.engine.name} engine builds in one place only", "diff-id")
+        async with (
+            self.engine.scratch() as directory,
+            AsyncClient(home=directory, reporter=self.reporter, runtime=self._runtime) as other,
+        ):
+            return await self._projects.rebuild(project, other._parts)
+
     def unchanged(
         self,
         file: Path | None = None,
@@ -272,10 +288,7 @@ class AsyncClient:
 
     async def start(self, snapshot: SnapshotInfo, *, network: str | None = None) -> Sandbox:
         """Boot a sandbox from a snapshot, with its configuration's limits."""
-        from sandboxfile.core.digest import Digest
-        from sandboxfile.core.layer import LayerKey
-
-        stack = tuple(LayerKey(Digest(key)) for key in snapshot.layers)
+        stack = snapshot.layers
         with ExitStack() as undo:
             undo.enter_context(self.store.uses.hold(layers=stack))
             missing = set(stack) - await self._parts.present(stack)
@@ -331,6 +344,16 @@ class AsyncClient:
         from sandboxfile.sdk.session import snapshot_info
 
         return snapshot_info(self.store, record)
+
+    async def diff(self, first: str, second: str) -> SnapshotDiff:
+        """What differs between two snapshots, each a slug or a name. NoSuchSnapshot, MissingCapability."""
+        from sandboxfile.build.snapshotdiff import diff
+
+        infos = self.snapshot(first), self.snapshot(second)
+        with self.store.uses.hold(layers={key for info in infos for key in info.layers}):
+            for info in infos:
+                await self._session.require(info.layers, f"the snapshot {info.slug}")
+            return await diff(*infos, self.engine)
 
     async def remove_snapshot(self, slug: str) -> None:
         """Forget a snapshot; its layers go with the next gc."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandboxfile.build.builder import Outcomes
+    from sandboxfile.build.rebuild import LayerRebuilt
     from sandboxfile.core.digest import Digest
     from sandboxfile.inputs.context import ContextTree
     from sandboxfile.inputs.fingerprint import Fingerprint
@@ -321,6 +322,15 @@ class Projects:
         Raises BuildError when the project is not built, VerifyFailed when a check fails.
         """
         from sandboxfile.build.builder import Outcomes
+
+        lock, context, reconciled = await self._built(project)
+        outcomes = Outcomes()
+        with self._parts.store.uses.hold(layers=reconciled.plan.stack):
+            builder = self._workshop.builder(project, lock, context)
+            await builder.check(reconciled, outcomes, every=True)
+        return tuple(outcomes.checked)
+
+    async def _built(self, project: Project) -> tuple[Lockfile, ContextTree, Reconciled]:
         from sandboxfile.errors import BuildError
 
         lock = self._current_lock(project)
@@ -332,11 +342,26 @@ class Projects:
                 f"{'is' if len(reconciled.builds) == 1 else 'are'} not built",
                 hint="run `sandboxfile build`, which verifies as well",
             )
-        outcomes = Outcomes()
-        with self._parts.store.uses.hold(layers=reconciled.plan.stack):
-            builder = self._workshop.builder(project, lock, context)
-            await builder.check(reconciled, outcomes, every=True)
-        return tuple(outcomes.checked)
+        return lock, context, reconciled
+
+    async def rebuild(self, project: Project, elsewhere: Parts) -> tuple[LayerRebuilt, ...]:
+        """Build every layer of a built project again with other parts (another store), and compare.
+
+        Raises BuildError when the project is not built.
+        """
+        from sandboxfile.build.builder import Outcomes
+        from sandboxfile.build.rebuild import compare
+
+        lock, context, reconciled = await self._built(project)
+        plan, parts = reconciled.plan, self._parts
+        wanted = blobs_of(plan)
+        with parts.store.uses.hold(layers=plan.stack, blobs=wanted):
+            parts.store.blobs.share(wanted, elsewhere.store.blobs)
+            workshop = Workshop(elsewhere)
+            builder = workshop.builder(project, lock, context)
+            with elsewhere.store.uses.hold(layers=plan.stack, blobs=wanted):
+                await builder.build_layers(await workshop.reconcile(plan, None), Outcomes())
+                return await compare(plan, parts, elsewhere)
 
     def _remember(
         self, project: Project, context: ContextTree, slug: str, before: tuple[Fingerprint, int]

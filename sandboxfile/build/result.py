@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from sandboxfile.declared import dataclass
+
+if TYPE_CHECKING:
+    from sandboxfile.core.layer import LayerKey
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class SnapshotInfo:
     slug: str
     name: str
     key: str
-    layers: tuple[str, ...]
+    layers: tuple[LayerKey, ...]
     config: Mapping[str, object] = field(default_factory=dict)
     size: int = 0
     created: float = 0.0

@@ -60,8 +60,9 @@ VERBS: tuple[Verb, ...] = (
         "[TARGET] [--port N] [--timeout TIME]",
     ),
     Verb("debug", "open a shell where the last build failed", "", False),
-    Verb("verify", "run every check of the built environment again"),
+    Verb("verify", "run every check of the built environment again, or prove its bytes", "[--rebuild]"),
     Verb("snapshots", "list, show and remove snapshots", "[list | show TARGET | rm TARGET ...]"),
+    Verb("diff", "show what differs between two snapshots", "A B [--files]"),
     Verb(
         "cache",
         "show what the store holds, free what nothing needs, prove that it is sound",

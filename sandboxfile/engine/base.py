@@ -17,6 +17,7 @@ from typing import Protocol
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase, TreeEntry
+from sandboxfile.core.manifest import Entry
 from sandboxfile.declared import dataclass
 from sandboxfile.engine.files import SandboxFiles
 
@@ -335,6 +336,11 @@ class Engine(Protocol):
     async def measure(self, key: LayerKey) -> Digest | None:
         """The digest of a committed layer's content as it is now: its `diff_id` while nobody has touched it.
         None where content cannot be read back. EngineError when the layer is not there."""
+        ...
+
+    async def manifests(self, stack: Stack, *, start: int = 0) -> tuple[tuple[Entry, ...], ...]:
+        """What each layer of a stack holds as it is placed there, lowest first, from number `start` on;
+        entries by path. Needs the capability DIFF_ID."""
         ...
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:

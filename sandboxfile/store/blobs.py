@@ -104,6 +104,17 @@ class BlobStore:
                 shutil.copyfileobj(source, target, CHUNK)
             path.chmod(mode)
 
+    def share(self, sha256s: Iterable[str], other: BlobStore) -> None:
+        """Have blobs in another store too, as further names of the same files; those that are not here, or
+        cannot be linked there, are passed over."""
+        for sha256 in sha256s:
+            target = other.path(sha256)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                os.link(self.path(sha256), target)
+            except OSError:
+                continue
+
     def verify(self, sha256: str, *, remove: bool = True) -> None:
         """Hash a blob again. One that is damaged is removed (if it may be), so that the next build fetches it
         anew. Raises IntegrityError, or StoreError when it is not there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from sandboxfile.core.layer import RunLayer, layer_key
 from sandboxfile.engine.base import Capability
 from sandboxfile.errors import EngineError
@@ -296,6 +298,28 @@ async def read_stays_inside(lab: Lab) -> None:
     raise AssertionError(f"a file of the host was read: {content!r}")
 
 
+@promise(Capability.DIFF_ID)
+async def a_manifest_says_what_a_layer_holds(lab: Lab) -> None:
+    """The manifest of a layer has its files with mode, owner and digest, its links, and its deletions."""
+    below = await lab.layer("mkdir -p /opt/d; echo old > /opt/d/gone; echo kept > /opt/kept")
+    above = await lab.layer(
+        "rm /opt/d/gone; printf new > /opt/new; chmod 640 /opt/new; chown 12:34 /opt/new"
+        "; ln -s new /opt/link",
+        below,
+    )
+    (manifest,) = await lab.engine.manifests(above, start=len(below))
+    found = {entry.path: entry for entry in manifest if entry.kind != "dir"}
+    expect(sorted(found), ["opt/d/gone", "opt/link", "opt/new"])
+    new = found["opt/new"]
+    expect((new.kind, new.mode, new.uid, new.gid, new.size), ("file", 0o640, 12, 34, 3))
+    expect(new.sha256, hashlib.sha256(b"new").hexdigest())
+    expect((found["opt/link"].kind, found["opt/link"].target), ("symlink", "new"))
+    expect(found["opt/d/gone"].kind, "whiteout")
+    manifests = await lab.engine.manifests(above)
+    expect(len(manifests), len(above))
+    expect(manifests[-1], manifest)
+
+
 PROMISES = (
     what_was_written_survives_a_commit,
     set_user_id_bits_survive_a_commit,
@@ -317,6 +341,7 @@ PROMISES = (
     a_sandbox_on_a_kept_workspace_shows_it_and_leaves_it,
     equal_content_has_an_equal_diff_id,
     a_layer_measured_again_has_its_diff_id,
+    a_manifest_says_what_a_layer_holds,
     workspaces_read_and_remove,
     read_stays_inside,
 )

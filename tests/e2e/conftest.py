@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uv
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,44 @@ class Program:
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of this machine."""
+
+    name: str
+    home: Path
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command as the user."""
+        return ("setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups")
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    """A user without privileges, made for the test: a home nobody else can enter, and subordinate ids."""
+    name = f"sbx{os.getpid() % 100000}"
+    subprocess.run(["useradd", "--create-home", "--home-dir", f"/home/{name}", name], check=True)
+    ranges = ["--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535"]
+    subprocess.run(["usermod", *ranges, name], check=True)
+    home = Path(f"/home/{name}")
+    home.chmod(0o700)
+    yield User(name, home)
+    subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+
+
+def install_for(user: User, scratch: Path) -> str:
+    """Install the project's wheel into a virtual environment of the user's own; the program's path."""
+    tool = uv.find_uv_bin()
+    wheels = scratch / "wheels"
+    venv = user.home / "venv"
+    subprocess.run([tool, "build", "--quiet", "--wheel", "--out-dir", wheels, ROOT], check=True)
+    subprocess.run([tool, "venv", "--quiet", "--python", "/usr/bin/python3", venv], check=True)
+    install = [tool, "pip", "install", "--quiet", "--link-mode", "copy", "--python", venv / "bin/python"]
+    subprocess.run([*install, *wheels.glob("*.whl")], check=True)
+    return str(venv / "bin/sandboxfile")
 
 
 @pytest.fixture

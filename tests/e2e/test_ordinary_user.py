@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uv
 
-from tests.e2e.conftest import Program
+from tests.e2e.conftest import Program, User, install_for
 
 pytestmark = [pytest.mark.host, pytest.mark.network, pytest.mark.root]
 
-ROOT = Path(__file__).parents[2]
 SMALL = """\
 name: small
 base: debian:13
@@ -30,42 +25,10 @@ verify:
 """
 
 
-@dataclass(frozen=True)
-class User:
-    """A user of this machine."""
-
-    name: str
-    home: Path
-
-    @property
-    def prefix(self) -> tuple[str, ...]:
-        """What runs a command as the user."""
-        return ("setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups")
-
-
-@pytest.fixture
-def user() -> Iterator[User]:
-    """A user without privileges, made for the test: a home nobody else can enter, and subordinate ids."""
-    name = f"sbx{os.getpid() % 100000}"
-    subprocess.run(["useradd", "--create-home", "--home-dir", f"/home/{name}", name], check=True)
-    ranges = ["--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535"]
-    subprocess.run(["usermod", *ranges, name], check=True)
-    home = Path(f"/home/{name}")
-    home.chmod(0o700)
-    yield User(name, home)
-    subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
-
-
 @pytest.fixture
 def program(user: User, tmp_path: Path) -> Program:
     """The program as the user has it: the wheel, installed in a virtual environment of the user's own."""
-    tool = uv.find_uv_bin()
-    wheels = tmp_path / "wheels"
-    venv = user.home / "venv"
-    subprocess.run([tool, "build", "--quiet", "--wheel", "--out-dir", wheels, ROOT], check=True)
-    subprocess.run([tool, "venv", "--quiet", "--python", "/usr/bin/python3", venv], check=True)
-    install = [tool, "pip", "install", "--quiet", "--link-mode", "copy", "--python", venv / "bin/python"]
-    subprocess.run([*install, *wheels.glob("*.whl")], check=True)
+    installed = install_for(user, tmp_path)
     directory = user.home / "project"
     directory.mkdir()
     (directory / "Sandboxfile").write_text(SMALL)
@@ -75,7 +38,7 @@ def program(user: User, tmp_path: Path) -> Program:
         user.home / "store",
         env={"HOME": str(user.home), "USER": user.name, "LOGNAME": user.name, "XDG_RUNTIME_DIR": ""},
         prefix=user.prefix,
-        program=(str(venv / "bin/sandboxfile"),),
+        program=(installed,),
     )
 
 

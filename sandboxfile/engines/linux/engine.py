@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
+from sandboxfile.core.manifest import Entry, entry_of
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
@@ -233,6 +235,28 @@ class LinuxEngine:
         content = {"root": str(self.layers.directory(key) / "fs")}
         found = await work(self.helper, "seal", {"epoch": None}, content)
         return Digest(found["diff_id"])
+
+    async def manifests(self, stack: Stack, *, start: int = 0) -> tuple[tuple[Entry, ...], ...]:
+        """What each layer of a stack holds, lowest first, from number `start` on."""
+        await self.helper.start()
+        found = []
+        for directory in (await self.stacks.directories(stack))[start:]:
+            pieces: list[bytes] = []
+            await work(self.helper, "manifest", {}, {"root": directory}, deliver=pieces.append)
+            found.append(tuple(entry_of(json.loads(line)) for line in b"".join(pieces).splitlines()))
+        return tuple(found)
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A directory on the store's file system for as long as the block lasts. What a killed client leaves
+        of it goes with the next `sweep`."""
+        self.layers.make()
+        owned = Owned(self.layers.workspaces)
+        try:
+            yield owned.path / "layer"
+        finally:
+            await self.delete_tree(owned.path)
+            owned.release()
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop committed layers; those a sandbox or workspace of this client uses go when it ends."""

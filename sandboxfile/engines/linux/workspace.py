@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,8 +56,7 @@ class LinuxWorkspace:
         self._lowers = lowers
         self._owned = owned
         self._implied: dict[str, None] = {}
-        # File systems stamp with a clock that lags a few milliseconds behind.
-        self._started = time.time() - _CLOCK_MARGIN
+        self._started = 0.0
         self._here = f"{engine.helper.base}/workspaces/{self.id}"
         self._root = f"{self._here}/root"
         self._mounted = False
@@ -83,6 +81,9 @@ class LinuxWorkspace:
     async def begin(self) -> None:
         """Make the directories of a new workspace."""
         await self._helper.do(MakeDirectory(self.upper, 0o755, guest=True))
+        # By the file system's own clock, which stamps what is written from now on; it lags a few milliseconds
+        # behind the kernel's, and need not be what this process is told.
+        self._started = os.stat(self._path / "owner").st_mtime - _CLOCK_MARGIN
         write_json(
             self._path / "state.json", {"stack": list(self._stack), "started": self._started, "implied": []}
         )

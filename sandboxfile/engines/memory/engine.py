@@ -14,6 +14,7 @@ from pathlib import Path
 from sandboxfile.core.digest import Digest, hexadecimal
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
 from sandboxfile.declared import dataclass
+from sandboxfile.core.manifest import Entry
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.memory.base import add_program, base_tree, unpack_tar, write_status
 from sandboxfile.engines.memory.execution import check_network
@@ -23,7 +24,7 @@ from sandboxfile.engines.memory.machine import Process, Program
 from sandboxfile.engines.memory.programs import PROGRAMS
 from sandboxfile.engines.memory.sandbox import MemorySandbox
 from sandboxfile.engines.memory.volumes import Disk, MemoryVolume
-from sandboxfile.engines.memory.workspace import Layer, MemoryWorkspace, committed_of
+from sandboxfile.engines.memory.workspace import Layer, MemoryWorkspace, committed_of, entries_of
 from sandboxfile.errors import BuildError, EngineError, LimitNotEnforceable, NoSuchVolume
 
 
@@ -197,6 +198,17 @@ class MemoryEngine:
         if key not in self._layers:
             raise EngineError(f"the layer {hexadecimal(key)[:16]} is not in this engine")
         return committed_of(key, self._layers[key].change).diff_id
+
+    async def manifests(self, stack: Stack, *, start: int = 0) -> tuple[tuple[Entry, ...], ...]:
+        """What each layer changes in the tree of those below it, from number `start` on."""
+        self.faults.hit(Point.CONNECTION_LOST)
+        below = self._tree(stack[:start])
+        found = []
+        for number in range(start, len(stack)):
+            tree = self._tree(stack[: number + 1])
+            found.append(entries_of(difference(below, tree)))
+            below = tree
+        return tuple(found)
 
     async def remove(self, keys: Sequence[LayerKey]) -> None:
         """Drop layers; sandboxes that run have a copy of their own."""

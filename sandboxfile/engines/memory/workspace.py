@@ -11,6 +11,7 @@ from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
 from sandboxfile.core.layer import Definition, FilesLayer, LayerKey, TreeEntry
 from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Capability, Command, Committed, Completed, Output
+from sandboxfile.core.manifest import Entry
 from sandboxfile.engines.memory.accounts import credentials
 from sandboxfile.engines.memory.execution import execute
 from sandboxfile.engines.memory.faults import Point
@@ -136,6 +137,22 @@ def _bytes_of(entry: TreeEntry) -> bytes:
             f"{entry.origin} is not what it was when the build began", hint="run the build again"
         )
     return content
+
+
+def entries_of(change: Change) -> tuple[Entry, ...]:
+    """A change as a manifest; there are no times here."""
+    entries = [Entry(path.lstrip("/"), "whiteout") for path in change.removed]
+    for path, node in change.nodes.items():
+        size, sha256 = 0, ""
+        if node.type == "file":
+            size, sha256 = len(node.content), hexadecimal(digest_bytes(node.content))
+        name = path.lstrip("/")
+        entries.append(
+            Entry(
+                name, node.type, node.mode, node.uid, node.gid, size=size, sha256=sha256, target=node.target
+            )
+        )
+    return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
 def committed_of(key: LayerKey, change: Change) -> Committed:

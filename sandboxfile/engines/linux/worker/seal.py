@@ -60,14 +60,6 @@ def _synced(root: int) -> Iterator[None]:
         written.result()
 
 
-def describe(context: Context) -> None:
-    """Write the manifest of the tree `root` to `descriptors[0]`, a line of JSON for each entry."""
-    os.fchdir(context.dirs["root"])
-    entries, _ = _describe()
-    with open(context.descriptors[0], "w", closefd=False) as out:
-        out.writelines(json.dumps(entry, ensure_ascii=True) + "\n" for entry in entries)
-
-
 def _walk(top: str = ".") -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Each directory (path without leading `./`) with its entries, parents first."""
     waiting = [""]

@@ -18,7 +18,7 @@ TASKS = {
     "delete": "sandboxfile.engines.linux.worker.tree",
     "seal": "sandboxfile.engines.linux.worker.seal",
     "sync": "sandboxfile.engines.linux.worker.seal",
-    "describe": "sandboxfile.engines.linux.worker.seal",
+    "manifest": "sandboxfile.engines.linux.worker.seal",
     "unpack": "sandboxfile.engines.linux.worker.unpack",
     "unpack_packages": "sandboxfile.engines.linux.worker.dpkg.task",
     "agree": "sandboxfile.engines.linux.worker.placement",
