@@ -121,7 +121,7 @@ async def install(
 
 async def _manifest(engine: LinuxEngine, root: Path) -> dict[str, list[Any]]:
     pieces: list[bytes] = []
-    await work(engine.helper, "describe", {}, {"root": str(root)}, deliver=pieces.append)
+    await work(engine.helper, "manifest", {}, {"root": str(root)}, deliver=pieces.append)
     rows = [json.loads(line) for line in b"".join(pieces).splitlines()]
     return {path: rest for path, *rest in rows}
 
