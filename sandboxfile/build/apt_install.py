@@ -8,8 +8,9 @@ apt's order; `--force-depends` lifts that, and the check at the end proves that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from sandboxfile.declared import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sandboxfile.build.apt_order import Order, order_of, read_controls
@@ -43,8 +44,7 @@ def commands(layer: AptLayer, left: Sequence[str], order: Order) -> tuple[tuple[
         found.append(_unpacking(first))
     if late:
         found += [(*_DPKG, "--configure", *order.early), _unpacking(late)]
-    if layer.install or layer.remove:
-        found.append((*_DPKG, "--configure", "-a"))
+    found.append((*_DPKG, "--configure", "-a"))
     return tuple(found)
 
 
@@ -68,10 +68,12 @@ async def install(
     log: Log,
     name: str,
     unpacks: bool = False,
+    beside: Callable[[Workspace, Log], Awaitable[None]] | None = None,
 ) -> None:
     """Bring a workspace from the parent's package state to the layer's.
 
     unpacks: the engine can unpack packages (Capability.UNPACK_PACKAGES); without, dpkg unpacks all of them
+    beside:  what is done in the workspace while the packages are configured, as soon as all are unpacked
     Raises StepFailed when a maintainer script fails, BuildError when the result is not what was planned.
     """
     env = build_environment(
@@ -103,11 +105,29 @@ async def install(
             log.note(f"{len(names) - len(left)} packages unpacked; by dpkg:")
             for each, reason in left.items():
                 log.note(f"  {each}: {reason}")
-        for argv in commands(layer, [each for each in names if each in left], order):
+        *unpacking, configuring = commands(layer, [each for each in names if each in left], order)
+        for argv in unpacking:
             await run(argv)
+        async with _along(beside(workspace, log) if beside else None):
+            await run(configuring)
     status = await _status(workspace)
     _check_result(layer, status, name)
     await _write_marks(layer, workspace, staging, status.native)
+
+
+@asynccontextmanager
+async def _along(work: Awaitable[None] | None) -> AsyncIterator[None]:
+    """Do some work while the block runs; it is over when the block is, and is given up when that fails."""
+    if work is None:
+        yield
+        return
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _write_marks(layer: AptLayer, workspace: Workspace, staging: Path, native: str) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 
+from sandboxfile.build.ahead import Ahead
+from sandboxfile.build.bytecode import compilation
 from sandboxfile.build.checks import CheckResult, run_checks
 from sandboxfile.build.failed import FailedStep
 from sandboxfile.build.layers import Ingredients, LayerFailedError, build_layer, check_capabilities
@@ -83,6 +85,8 @@ class Builder:
         check_capabilities([layer for layer in plan.layers if layer.name in todo], self._engine)
         schedule = schedule_of(reconciled)
         running: dict[asyncio.Task[None], str] = {}
+        tasks: dict[str, asyncio.Task[None]] = {}
+        ahead = Ahead(plan, todo, tasks, self._store, self._reporter)
         try:
             while not schedule.done:
                 for name in schedule.ready():
@@ -96,9 +100,10 @@ class Builder:
                         work = (
                             self._fetch(fetches[name])
                             if name in fetches
-                            else self._build(layers[name], name in reconciled.forced, outcomes)
+                            else self._build(layers[name], name in reconciled.forced, outcomes, ahead)
                         )
-                        running[asyncio.create_task(_as_coroutine(work))] = name
+                        task = tasks[name] = asyncio.create_task(_as_coroutine(work))
+                        running[task] = name
                 if not running:
                     continue
                 finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -110,7 +115,7 @@ class Builder:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _build(self, layer: PlannedLayer, forced: bool, outcomes: Outcomes) -> None:
+    async def _build(self, layer: PlannedLayer, forced: bool, outcomes: Outcomes, ahead: Ahead) -> None:
         task = f"layer:{layer.name}"
         self._reporter.emit(TaskStarted(task, layer.title))
         outcome, detail = Outcome.CANCELLED, ""
@@ -127,7 +132,7 @@ class Builder:
                 if forced:
                     self._store.index.forget_layers([layer.key])
                     await self._engine.remove([layer.key])
-                committed = await self._build_logged(layer, task)
+                committed = await self._build_logged(layer, task, ahead)
                 with reported(f"recording `{layer.name}`"):
                     point("build:committed")
                     self._record(layer, committed)
@@ -144,13 +149,19 @@ class Builder:
         finally:
             self._reporter.emit(TaskFinished(task, outcome, detail))
 
-    async def _build_logged(self, layer: PlannedLayer, task: str) -> Committed:
+    async def _build_logged(self, layer: PlannedLayer, task: str, ahead: Ahead) -> Committed:
         log = Log(
             self._store.log_path(layer.key), task, self._reporter, tuple(self._ingredients.secrets.values())
         )
         try:
             return await build_layer(
-                layer, engine=self._engine, store=self._store, ingredients=self._ingredients, log=log
+                layer,
+                engine=self._engine,
+                store=self._store,
+                ingredients=self._ingredients,
+                log=log,
+                compilation=compilation(ahead.plan, layer),
+                beside=ahead.beside(layer),
             )
         except OSError as error:
             raise store_error(error, f"building `{layer.name}`") from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import field
+from sandboxfile.declared import dataclass, replace
 from pathlib import Path
 
 from sandboxfile.build import apt_install, pip_install
+from sandboxfile.build.bytecode import Bytecode, Compilation
 from sandboxfile.build.failed import FailedStep
 from sandboxfile.build.runner import Log, how_it_ended
 from sandboxfile.build.staging import staged
@@ -26,6 +28,9 @@ from sandboxfile.engine.base import Capability, Command, Committed, Engine, Work
 from sandboxfile.errors import BuildError, MissingCapability, PlanError, StepFailed
 from sandboxfile.plan.model import PlannedLayer
 from sandboxfile.store.store import Store
+
+Beside = Callable[[Workspace, Log], Awaitable[None]]
+"""Work that can be done in a workspace while its packages are configured."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,19 @@ def check_capabilities(layers: Iterable[PlannedLayer], engine: Engine) -> None:
 
 
 async def build_layer(
-    layer: PlannedLayer, *, engine: Engine, store: Store, ingredients: Ingredients, log: Log
+    layer: PlannedLayer,
+    *,
+    engine: Engine,
+    store: Store,
+    ingredients: Ingredients,
+    log: Log,
+    compilation: Compilation | None = None,
+    beside: Beside | None = None,
 ) -> Committed:
     """Build a layer whose stack is present, and commit it.
 
+    compilation: how the wheels of a pip layer are compiled
+    beside:      what can be done in an apt layer's workspace as soon as its packages are unpacked
     Raises LayerFailedError when a command in it failed (its workspace is kept), other SandboxfileErrors when
     something else did. The workspace is released on every path.
     """
@@ -91,12 +105,19 @@ async def build_layer(
                 log=log,
                 name=layer.name,
                 unpacks=Capability.UNPACK_PACKAGES in engine.capabilities,
+                beside=beside,
             )
         elif isinstance(definition, PipLayer):
             blobs = {wheel.sha256: store.blobs.path(wheel.sha256) for wheel in definition.wheels}
+            bytecode = Bytecode(store)
+            compiled: Mapping[str, Path] = {}
+            if compilation is not None:
+                await bytecode.compile(compilation, workspace, log)
+                compiled = bytecode.kept(compilation)
             await pip_install.install(
                 definition,
                 workspace,
+                bytecode=compiled,
                 blobs=blobs,
                 uv=ingredients.uv or _find_uv(),
                 staging=store.staging,

@@ -1,7 +1,7 @@
 """Installing a pip layer's wheels: fetched and checked outside, installed by uv inside, no network.
 
-Byte code is compiled at build time, for the files of this layer only, and marked `unchecked-hash` so that
-it names no time (PEP 552); that is why it is not left to uv, whose option compiles the whole directory.
+Byte code is compiled for the files of this layer only, before they are installed (`build.bytecode`); that is
+why it is not left to uv, whose option compiles the whole directory.
 """
 
 from __future__ import annotations
@@ -17,46 +17,59 @@ from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import StepFailed
 
 WHEELS = "/run/sandboxfile/wheels"
+BYTECODE = "/run/sandboxfile/bytecode"
 UV = "/run/sandboxfile/uv"
 
 _FINISH = '''\
-"""Make the freshly installed distributions the same everywhere, and compile them."""
-import base64, compileall, concurrent.futures, csv, hashlib, importlib.metadata, os, re, sys
-from py_compile import PycInvalidationMode
+"""Make the freshly installed distributions the same everywhere, and put their byte code in place."""
+import csv, importlib.metadata, importlib.util, os, re, sys, tarfile
 
 def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
-wanted = {canonical(name) for name in sys.argv[1:]}
-sources = []
+compiled, wanted = sys.argv[1], {canonical(name) for name in sys.argv[2:]}
+sources = set()
+sites = set()
 for dist in importlib.metadata.distributions():
     if canonical(dist.metadata["Name"] or "") not in wanted:
         continue
     wanted.discard(canonical(dist.metadata["Name"]))
     info = str(dist._path)
+    site = os.path.dirname(info)
+    sites.add(site)
     record = os.path.join(info, "RECORD")
     with open(record, newline="") as file:
         rows = [row for row in csv.reader(file) if row]
     kept = []
     for row in rows:
         if row[0].endswith(".dist-info/uv_cache.json"):
-            os.unlink(os.path.join(os.path.dirname(info), row[0]))
+            os.unlink(os.path.join(site, row[0]))
             continue
         kept.append(row)
         if row[0].endswith(".py"):
-            sources.append(os.path.normpath(os.path.join(os.path.dirname(info), row[0])))
+            sources.add(os.path.normpath(os.path.join(site, row[0])))
     with open(record, "w", newline="") as file:
         csv.writer(file, lineterminator="\\n").writerows(sorted(kept))
 if wanted:
     sys.exit("not installed: " + ", ".join(sorted(wanted)))
 
-def compile_one(path):
-    # A file that is no valid Python (a template, a test of syntax errors) is simply left uncompiled.
-    compileall.compile_file(path, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+def place(site, path, content):
+    place = os.path.join(site, path)
+    source = importlib.util.source_from_cache(place)
+    if source not in sources:
+        return
+    with open(source, "rb") as file:
+        if importlib.util.source_hash(file.read()) != content[8:16]:
+            sys.exit(source + " is not what was compiled")
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with open(place, "wb") as file:
+        file.write(content)
 
-with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
-    for _ in pool.map(compile_one, sorted(sources), chunksize=32):
-        pass
+for name in sorted(os.listdir(compiled)):
+    with tarfile.open(os.path.join(compiled, name), "r:") as tar:
+        for member in tar:
+            for site in sites:
+                place(site, member.name, tar.extractfile(member).read())
 '''
 
 
@@ -84,7 +97,7 @@ def commands(layer: PipLayer) -> tuple[tuple[str, ...], ...]:
             "--link-mode", "copy", "--find-links", WHEELS, "--require-hashes", "-r",
             f"{WHEELS}/requirements.txt",
         ),
-        (python, "-X", "utf8", "-I", f"{WHEELS}/finish.py", *names),
+        (python, "-X", "utf8", "-I", f"{WHEELS}/finish.py", BYTECODE, *names),
     )  # fmt: skip
 
 
@@ -92,14 +105,17 @@ async def install(
     layer: PipLayer,
     workspace: Workspace,
     *,
+    bytecode: Mapping[str, Path],
     blobs: Mapping[str, Path],
     uv: Path,
     staging: Path,
     log: Log,
     name: str,
 ) -> None:
-    """Install the layer's wheels into its target. `uv` is the program's path on this machine.
+    """Install the layer's wheels into its target.
 
+    bytecode: tars of compiled wheels by the wheel's file name
+    uv:       the program's path on this machine
     Raises StepFailed with the installer's last words.
     """
     env = build_environment(
@@ -109,8 +125,8 @@ async def install(
     files: dict[str, Path | bytes] = {wheel.filename: blobs[wheel.sha256] for wheel in layer.wheels}
     files["requirements.txt"] = requirements(layer).encode()
     files["finish.py"] = _FINISH.encode()
-    with staged(staging, files) as wheels:
-        mounts = (Mount(wheels, WHEELS), Mount(uv, UV))
+    with staged(staging, files) as wheels, staged(staging, bytecode) as compiled:
+        mounts = (Mount(wheels, WHEELS), Mount(compiled, BYTECODE), Mount(uv, UV))
         for argv in commands(layer):
             log.note("$ " + " ".join(argv))
             completed = await workspace.execute(Command(argv, env=env, mounts=mounts), log.output)

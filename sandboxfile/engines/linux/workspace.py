@@ -19,6 +19,7 @@ from sandboxfile.engines.linux.operations import (
     DropPoints,
     MakeDirectory,
     MakePoints,
+    Operation,
     OverlayMount,
     Spawn,
     Unmount,
@@ -60,6 +61,8 @@ class LinuxWorkspace:
         self._here = f"{engine.helper.base}/workspaces/{self.id}"
         self._root = f"{self._here}/root"
         self._mounted = False
+        self._running = 0
+        self._points: list[str] = []
         self._networks: dict[str, str] = {}
         self._closed = False
 
@@ -133,7 +136,13 @@ class LinuxWorkspace:
             (mount.target, sources.get(mount.source, mount.target == "/run/secrets")) for mount in mounts
         ]
         container = Container(root, network, process, True, runtime.host, tuple(mounts))
-        (made,) = await self._helper.do(MakePoints(root, points))
+        self._running += 1
+        try:
+            (made,) = await self._helper.do(MakePoints(root, points))
+        except BaseException:
+            self._running -= 1
+            raise
+        self._points += made
         log = f"{bundle}/log"
         owner = (
             self._engine.ids.guest_uid + process.identity.uid,
@@ -157,8 +166,17 @@ class LinuxWorkspace:
                 whole=True,
             )
         finally:
+            self._running -= 1
             if self._helper.running:
-                await runtime.delete(name, Unmount(bundle), DropPoints(root, made))
+                await runtime.delete(name, Unmount(bundle), *self._drop_points(root))
+
+    def _drop_points(self, root: str) -> tuple[Operation, ...]:
+        """Mountpoints go with the last command: one that is removed takes what is mounted there along, also
+        in the sandboxes of other commands."""
+        if self._running or not self._points:
+            return ()
+        points, self._points = self._points, []
+        return (DropPoints(root, points),)
 
     async def place(self, entries: Sequence[TreeEntry]) -> None:
         """Write entries, in order."""
