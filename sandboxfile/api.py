@@ -22,9 +22,9 @@ from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
     from sandboxfile.build.projects import Projects
-    from sandboxfile.build.why import KnownLayer
     from sandboxfile.build.rebuild import LayerRebuilt
     from sandboxfile.build.snapshotdiff import SnapshotDiff
+    from sandboxfile.build.why import KnownLayer
     from sandboxfile.core.layer import LayerKey
     from sandboxfile.engine.base import Command, Engine, Limits, Sandbox
     from sandboxfile.engines.linux.probe import Requirement

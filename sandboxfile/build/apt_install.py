@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from sandboxfile.declared import dataclass
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sandboxfile.build.staging import staged
 from sandboxfile.core.digest import digest_bytes, hexadecimal
 from sandboxfile.core.environment import build_environment
 from sandboxfile.core.layer import AptLayer, PackagePin, TreeEntry
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import BuildError, StepFailed
 from sandboxfile.inputs.control import fields, stanzas
@@ -35,8 +35,9 @@ def deb_name(pin: PackagePin) -> str:
     return f"{pin.name}_{pin.version.replace(':', '%3a')}_{pin.arch}.deb"
 
 
-def commands(layer: AptLayer, left: Sequence[str], order: Order) -> tuple[tuple[str, ...], ...]:
-    """The dpkg commands of a layer after its removals, in order. `left`: the files that dpkg unpacks."""
+def commands(left: Sequence[str], order: Order) -> tuple[tuple[str, ...], ...]:
+    """The dpkg commands of a layer after its removals, in order; the last one configures what is unpacked.
+    `left`: the files that dpkg unpacks."""
     late = [name for name in left if name in order.late]
     first = [name for name in left if name not in order.late]
     found: list[tuple[str, ...]] = []
@@ -105,7 +106,7 @@ async def install(
             log.note(f"{len(names) - len(left)} packages unpacked; by dpkg:")
             for each, reason in left.items():
                 log.note(f"  {each}: {reason}")
-        *unpacking, configuring = commands(layer, [each for each in names if each in left], order)
+        *unpacking, configuring = commands([each for each in names if each in left], order)
         for argv in unpacking:
             await run(argv)
         async with _along(beside(workspace, log) if beside else None):

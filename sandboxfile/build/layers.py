@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import field
-from sandboxfile.declared import dataclass, replace
 from pathlib import Path
 
 from sandboxfile.build import apt_install, pip_install

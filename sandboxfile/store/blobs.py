@@ -210,6 +210,8 @@ class BlobWriter:
 
     def restart(self) -> None:
         """Forget all bytes."""
+        import hashlib
+
         with reported(f"writing {self._name} into the package store"):
             os.ftruncate(self._descriptor, 0)
         self._hash = hashlib.sha256()

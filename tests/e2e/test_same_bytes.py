@@ -102,7 +102,7 @@ def test_another_user_path_umask_clock_and_locale_give_the_same_bytes(
     assert {key: elsewhere[key] for key in layers} == {key: here[key] for key in layers}
     # The clock was another one indeed, in the steps of the second build.
     years = [
-        re.findall(r"^year (\d+)$", each("explain", "run-1", "--log").stdout, re.M)
+        re.findall(r"^year (\d+)$", each("explain", "run-1", "--log").stdout, re.MULTILINE)
         for each in (first, second)
     ]
     assert int(years[1][0]) > int(years[0][0])

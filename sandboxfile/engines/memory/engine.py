@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sandboxfile.core.digest import Digest, hexadecimal
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
-from sandboxfile.declared import dataclass
 from sandboxfile.core.manifest import Entry
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.memory.base import add_program, base_tree, unpack_tar, write_status
 from sandboxfile.engines.memory.execution import check_network

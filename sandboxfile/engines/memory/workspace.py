@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
 from sandboxfile.core.layer import Definition, FilesLayer, LayerKey, TreeEntry
+from sandboxfile.core.manifest import Entry
 from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Capability, Command, Committed, Completed, Output
-from sandboxfile.core.manifest import Entry
 from sandboxfile.engines.memory.accounts import credentials
 from sandboxfile.engines.memory.execution import execute
 from sandboxfile.engines.memory.faults import Point

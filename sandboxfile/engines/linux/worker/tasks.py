@@ -9,8 +9,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from sandboxfile.declared import dataclass
-
 TASKS = {
     "place": "sandboxfile.engines.linux.worker.tree",
     "read": "sandboxfile.engines.linux.worker.tree",
