@@ -37,7 +37,9 @@ program last said. Only `cli` turns it into text and an exit code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sandboxfile.declared import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.core.environment import DEFAULT_PATH
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import Issue, ResolveError
 from sandboxfile.inputs import aptsolver

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sandboxfile.build.checks import CheckResult, run_checks
 from sandboxfile.build.failed import FailedStep
@@ -20,6 +20,7 @@ from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.core.units import size_text
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Committed, Engine
 from sandboxfile.errors import BuildError, SandboxfileError, StepFailed, VerifyFailed
 from sandboxfile.plan.model import ActionKind, PlannedCheck, PlannedFetch, PlannedLayer, Reconciled

@@ -8,13 +8,13 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.build.runner import Log, how_it_ended
 from sandboxfile.core.environment import run_environment
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
 from sandboxfile.core.layer import LayerKey, SnapshotConfig
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command, Completed, Engine, Sandbox
 from sandboxfile.errors import StepFailed
 from sandboxfile.plan.environment import network_text

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command
 from sandboxfile.errors import StepFailed
 

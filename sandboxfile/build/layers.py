@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.build import apt_install, pip_install
@@ -21,6 +21,7 @@ from sandboxfile.core.layer import (
     RunLayer,
     ScratchBase,
 )
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Capability, Command, Committed, Engine, Workspace
 from sandboxfile.errors import BuildError, MissingCapability, PlanError, StepFailed
 from sandboxfile.plan.model import PlannedLayer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandboxfile.build.apt_transition import AptProblem, solve_apt
@@ -18,6 +17,7 @@ from sandboxfile.core.digest import Digest
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskStarted
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.core.units import plural
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Engine, Workspace
 from sandboxfile.errors import Issue, NoSuchSnapshot, ResolveError
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest

@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.build.wheel_build import WheelBuilder
 from sandboxfile.core.event import Reporter
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Engine
 from sandboxfile.errors import ResolveError
 from sandboxfile.inputs.download import Downloader

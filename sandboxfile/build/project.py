@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import LockFormatError, UsageError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from sandboxfile.core.units import plural
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import UsageError
 from sandboxfile.spec.lock import Group, LockedBase, Lockfile, PipTransition, Requests, history_digest
 from sandboxfile.spec.staleness import valid_prefix

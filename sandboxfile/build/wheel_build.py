@@ -7,13 +7,14 @@ with exactly those. No code of a distribution runs outside of the sandbox.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.build.staging import staged
 from sandboxfile.core.environment import build_environment
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskOutput, TaskStarted
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command, Engine, Mount
 from sandboxfile.errors import IntegrityError, Issue, PlanError, ResolveError, StepFailed
 from sandboxfile.inputs.download import Downloader, Wanted, shown

@@ -7,11 +7,11 @@ import os
 import signal
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from dataclasses import replace
 
 from sandboxfile.cli import terminal
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.core.units import seconds_text
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Command, Completed, Process, Sandbox, Stdio
 
 PATIENCE = 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
 
 from sandboxfile.cli.safe import safe
+from sandboxfile.declared import replace
 from sandboxfile.errors import (
     EngineError,
     HostError,

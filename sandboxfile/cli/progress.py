@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sandboxfile.cli.console import Console
 from sandboxfile.cli.safe import LineAssembler, safe
@@ -24,6 +24,7 @@ from sandboxfile.core.event import (
     TaskStarted,
 )
 from sandboxfile.core.units import size_text
+from sandboxfile.declared import dataclass
 
 Clock = Callable[[], float]
 KEPT_LINES = 20

@@ -8,12 +8,12 @@ import os
 import signal
 from collections import deque
 from contextlib import suppress
-from dataclasses import replace
 
 from sandboxfile.cli.exits import DONE
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.safe import LineAssembler
 from sandboxfile.core.units import seconds_text
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Command, Completed, Process, Sandbox, Stdio
 from sandboxfile.errors import EngineError, StepFailed, UsageError
 

@@ -8,8 +8,9 @@ below it. `explain` prints them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+from sandboxfile.declared import dataclass
 
 
 class Treatment(StrEnum):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sandboxfile.declared import dataclass
 from sandboxfile.inputs.archive import Suite
 
 UPDATE = ("apt-get", "update", "--error-on=any")

@@ -18,10 +18,11 @@ import tempfile
 import time
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, IntegrityError, Span
 from sandboxfile.inputs.control import fields
 from sandboxfile.inputs.debian_index import PackagesIndex

@@ -11,11 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sandboxfile.core.digest import Digest, digest_of
 from sandboxfile.core.layer import TreeEntry
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, SpecError
 from sandboxfile.inputs.contextroot import IGNORE_FILE, ContextRoot, RefusedError, is_text, shown
 from sandboxfile.inputs.filehash import FileHasher, NotAFileError, StatCache

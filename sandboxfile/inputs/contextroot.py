@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sandboxfile.declared import dataclass
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sandboxfile.core.event import Outcome, Reporter, TaskFinished, TaskProgress, TaskStarted
 from sandboxfile.core.units import plural, size_text
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, IntegrityError, StoreError
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import HostError, StoreError, UsageError
 
 if TYPE_CHECKING:

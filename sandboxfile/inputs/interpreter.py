@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from sandboxfile.declared import dataclass
 
 if TYPE_CHECKING:
     from packaging.tags import Tag

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, ResolveError, SpecError
 from sandboxfile.inputs.archive import SuiteRequest
 from sandboxfile.inputs.download import Wanted

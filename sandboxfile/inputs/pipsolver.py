@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, HostError, Issue, ResolveError
 from sandboxfile.inputs.interpreter import Interpreter
 from sandboxfile.inputs.settings import Settings

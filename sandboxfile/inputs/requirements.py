@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.core.digest import digest_bytes
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, Source, Span, SpecError
 from sandboxfile.spec.model import Pip, PipRequest
 from sandboxfile.spec.packages import canonical_requirement

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
+from sandboxfile.declared import replace
 from sandboxfile.errors import IntegrityError
 from sandboxfile.inputs.aptsolver import Installed
 from sandboxfile.inputs.archive import Suite

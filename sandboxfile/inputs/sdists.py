@@ -8,11 +8,11 @@ import re
 import tarfile
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import FetchError, ResolveError
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.interpreter import Interpreter

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, Source, SpecError, UsageError
 
 CONNECTIONS = 8

@@ -6,9 +6,9 @@ import base64
 import binascii
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import HostError, IntegrityError
 
 DEBIAN_KEYRINGS = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import ResolveError
 from sandboxfile.inputs.download import shown
 from sandboxfile.inputs.interpreter import Interpreter

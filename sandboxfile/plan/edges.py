@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from sandboxfile.declared import dataclass
 from sandboxfile.plan.model import Plan
 
 

@@ -7,9 +7,9 @@ never does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import PlanError
 from sandboxfile.plan.edges import Edge, edges, nodes
 from sandboxfile.plan.model import Plan

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sandboxfile.core.digest import Digest, Record, digest_of
+from sandboxfile.declared import dataclass
 from sandboxfile.plan.diff import CONFIG, changes, content, record_key
 from sandboxfile.plan.model import Plan
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import Definition, LayerKey, SnapshotConfig
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Span
 from sandboxfile.spec.model import Check
 

@@ -8,7 +8,7 @@ which holds everything below that one, and the keys of the detached layers since
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 
 from sandboxfile.core.digest import Digest, digest_of
 from sandboxfile.core.layer import (
@@ -30,6 +30,7 @@ from sandboxfile.core.layer import (
 )
 from sandboxfile.core.slug import slug_of
 from sandboxfile.core.units import plural, size_text
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import PlanError, Span
 from sandboxfile.plan.environment import environment, network_text, snapshot_config
 from sandboxfile.plan.model import Plan, PlannedCheck, PlannedFetch, PlannedLayer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import replace
 
+from sandboxfile.declared import replace
 from sandboxfile.errors import VolumeInUse
 from sandboxfile.sdk.session import Session
 from sandboxfile.store.failure import reported

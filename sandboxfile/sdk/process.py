@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal as signals
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Completed
 from sandboxfile.errors import CommandFailed
 from sandboxfile.sdk import arguments

@@ -7,10 +7,11 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.store.failure import reported
 from sandboxfile.store.locks import acquire, try_acquire
 

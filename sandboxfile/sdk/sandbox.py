@@ -8,12 +8,13 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from sandboxfile.core.environment import run_environment
 from sandboxfile.core.event import Notice
 from sandboxfile.core.layer import LayerKey, layer_key
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Command, SandboxOptions, Stdio
 from sandboxfile.engine.base import Sandbox as EngineSandbox
 from sandboxfile.errors import EngineError, SandboxGone, UsageError, VolumeInUse

@@ -7,10 +7,10 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from sandboxfile.build.result import SnapshotInfo
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Limits, SandboxOptions
 from sandboxfile.errors import NoSuchSandbox, NoSuchSnapshot, SandboxElsewhere, UsageError
 from sandboxfile.sdk import arguments

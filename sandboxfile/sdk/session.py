@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandboxfile.build.result import SnapshotInfo
 from sandboxfile.core.digest import digest_of
 from sandboxfile.core.layer import SNAPSHOT_TAG, LayerKey, VolumeLayer
 from sandboxfile.core.units import plural
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import NoSuchSnapshot
 from sandboxfile.store.records import SnapshotRecord, layer_record
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sandboxfile.build.result import SnapshotInfo
 from sandboxfile.core.layer import LayerKey, layer_key
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import SlugTaken, UsageError
 from sandboxfile.sdk import arguments
 from sandboxfile.sdk.attachment import attach, is_attached

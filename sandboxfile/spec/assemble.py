@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+from sandboxfile.declared import replace
 from sandboxfile.spec.fragment import RULES, Fragment, Rule, extend
 from sandboxfile.spec.model import (
     AptSource,

@@ -6,10 +6,11 @@ Every path has one declared rule, so that what a recipe adds to a file is a tabl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Span
 from sandboxfile.spec.model import AptRequest
 from sandboxfile.spec.packages import request_name

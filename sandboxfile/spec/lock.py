@@ -7,9 +7,10 @@ replaced or removed, so that the plan is a pure function of the Sandboxfile and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sandboxfile.core.digest import Digest, digest_of, identity, metadata
+from sandboxfile.declared import dataclass
 
 LOCK_VERSION = 1
 GROUP_TAG = "sandboxfile.lock.group/v1"

@@ -7,9 +7,10 @@ defaults filled in, recipes merged and templates rendered.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Span
 
 ParamValue = str | int | bool | tuple[str, ...]

@@ -7,9 +7,9 @@ it stands, never by the look of the text.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Literal
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Source, Span
 
 ScalarKind = Literal["plain", "quoted", "rendered", "broken"]

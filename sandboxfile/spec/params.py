@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Span
 from sandboxfile.spec.model import ParamValue
 from sandboxfile.spec.node import Node

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import Issue, Span, SpecError
 from sandboxfile.spec.assemble import fragment_of
 from sandboxfile.spec.decode import decode

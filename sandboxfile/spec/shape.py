@@ -7,9 +7,10 @@ a problem: each becomes an Issue, and what cannot be used is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import Issue, Span
 from sandboxfile.spec.node import Entry, Mapping, Node, Scalar, Sequence
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from sandboxfile.core.digest import Digest, canonical
+from sandboxfile.declared import dataclass
 from sandboxfile.spec.lock import GROUP_TAG, Group, LockedBase, Lockfile, Requests
 
 Kind = Literal["added", "removed", "changed"]

@@ -7,7 +7,9 @@ has to find its way, not to judge. What it cannot follow, it leaves out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sandboxfile.declared import dataclass
 
 Path = tuple[str | int, ...]
 Place = tuple[int, int]

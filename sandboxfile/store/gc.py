@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.store.records import Failure, Head, LayerRecord, SnapshotRecord
 from sandboxfile.store.uses import Used
 from sandboxfile.store.volumes import VolumeRecord

@@ -13,11 +13,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import replace
 from sandboxfile.errors import NoSuchSnapshot, StoreError
 from sandboxfile.store.atomic import write_atomically
 from sandboxfile.store.database import Database

@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandboxfile.core.digest import Digest, is_digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.errors import StoreError
 from sandboxfile.store.atomic import TEMPORARY, unique
 from sandboxfile.store.database import LOGS, generations

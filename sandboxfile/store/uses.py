@@ -12,12 +12,12 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass
 from sandboxfile.store.atomic import unique
 from sandboxfile.store.failure import reported
 from sandboxfile.store.locks import Locks, acquire, try_acquire

@@ -11,12 +11,13 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sandboxfile.core.digest import Digest, is_digest
 from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import NoSuchVolume, SlugTaken
 from sandboxfile.store.atomic import write_atomically
 from sandboxfile.store.database import Database

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sandboxfile.core.layer import TreeEntry
+from sandboxfile.declared import replace
 from sandboxfile.errors import SandboxfileError
 from sandboxfile.testing.promise import Lab, expect, holds, promise
 

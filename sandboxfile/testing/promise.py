@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from sandboxfile.core.layer import (
     VolumeLayer,
     layer_key,
 )
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import (
     Capability,
     Command,

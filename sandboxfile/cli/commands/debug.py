@@ -26,10 +26,10 @@ def execute(invocation: Invocation) -> int:
 
     async def work(client: AsyncClient) -> int:
         import shlex
-        from dataclasses import replace
 
         from sandboxfile.cli.attach import attach
         from sandboxfile.cli.safe import safe
+        from sandboxfile.declared import replace
 
         sandbox, failed, message = await client.debug(invocation.load(client))
         try:

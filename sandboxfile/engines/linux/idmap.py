@@ -12,9 +12,9 @@ import os
 import pwd
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engines.linux.layers import storing
 from sandboxfile.errors import EngineError, HostError
 

@@ -15,12 +15,12 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandboxfile.core.digest import Digest, hexadecimal
 from sandboxfile.core.layer import Definition, LayerKey, preimage
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Committed
 from sandboxfile.errors import EngineError, StoreError
 

@@ -6,9 +6,9 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Capability, Limits
 from sandboxfile.engines.linux.cgroups import hierarchies
 from sandboxfile.engines.linux.helper_client import HelperClient

@@ -17,7 +17,7 @@ class Operation:
 
     def message(self) -> dict[str, Any]:
         """The operation as the helper reads it."""
-        return {"op": self.op} | {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"op": self.op} | vars(self)
 
     def describe(self) -> str:
         """One line for people."""

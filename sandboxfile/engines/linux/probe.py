@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import SandboxfileError
 
 _KERNEL = (5, 13)

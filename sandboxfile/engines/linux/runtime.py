@@ -12,10 +12,10 @@ import signal
 import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Command, Completed, Output
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap

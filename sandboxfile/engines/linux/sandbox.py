@@ -10,10 +10,10 @@ import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sandboxfile.core.layer import Definition, LayerKey
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import (
     Command,
     Committed,

@@ -17,10 +17,11 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from sandboxfile.core.layer import Definition, LayerKey
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Committed, Stack
 from sandboxfile.engines.linux import disk
 from sandboxfile.engines.linux.helper_client import HelperClient

@@ -8,13 +8,13 @@ import secrets
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import Definition, LayerKey, TreeEntry
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Command, Committed, Completed, Output
 from sandboxfile.engines.linux.layers import Owned, Sealed, write_json
 from sandboxfile.engines.linux.operations import (

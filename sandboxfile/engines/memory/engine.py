@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxfile.core.digest import hexadecimal
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.memory.base import add_program, base_tree, unpack_tar, write_status
 from sandboxfile.engines.memory.execution import check_network

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
+from sandboxfile.declared import replace
 from sandboxfile.engine.base import Capability, Command, Completed, Output
 from sandboxfile.engines.memory.accounts import credentials
 from sandboxfile.engines.memory.faults import FaultPlan, Point

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from pathlib import Path
+
+from sandboxfile.declared import dataclass, replace
 
 MOST_SYMLINKS = 40
 

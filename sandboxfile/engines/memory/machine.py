@@ -6,8 +6,9 @@ import asyncio
 import posixpath
 import signal as signals
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engines.memory.filesystem import Credentials, Filesystem, Node, failure
 from sandboxfile.engines.memory.streams import Discard, Given, Sink, Source
 

@@ -9,8 +9,8 @@ import asyncio
 import posixpath
 import re
 import signal as signals
-from dataclasses import replace
 
+from sandboxfile.declared import replace
 from sandboxfile.engines.memory.accounts import names
 from sandboxfile.engines.memory.fileprograms import (
     cat,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engines.memory import syntax
 from sandboxfile.engines.memory.machine import Process, Running
 from sandboxfile.engines.memory.shellbuiltins import BUILTINS, Break, Continue, Leave, Streams

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import signal as signals
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engines.memory.streams import Pipe, Sink, Source
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ aliases or here-documents: a script with one of those is refused, never run diff
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sandboxfile.declared import dataclass
 
 _OPERATORS = ("&&", "||", ";;", "<<", ">>", ">&", "<&", ";", "&", "|", "(", ")", "<", ">", "\n")
 _RESERVED = frozenset(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engines.memory.filesystem import ROOT_DIRECTORY, Node, failure
 from sandboxfile.errors import VolumeInUse
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandboxfile.core.digest import Digest, digest_bytes, digest_of, hexadecimal
 from sandboxfile.core.layer import Definition, FilesLayer, LayerKey, TreeEntry
+from sandboxfile.declared import dataclass
 from sandboxfile.engine.base import Command, Committed, Completed, Output
 from sandboxfile.engines.memory.accounts import credentials
 from sandboxfile.engines.memory.execution import execute

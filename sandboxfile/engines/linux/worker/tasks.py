@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from sandboxfile.declared import dataclass
 
 TASKS = {
     "place": "sandboxfile.engines.linux.worker.tree",

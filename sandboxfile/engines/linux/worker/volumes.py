@@ -7,9 +7,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from sandboxfile.declared import dataclass
 from sandboxfile.engines.linux import disk, mounts
 from sandboxfile.engines.linux.syscalls import open_in_root
 from sandboxfile.engines.linux.worker.tasks import Context, TaskFailed
