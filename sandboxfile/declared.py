@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass", "replace"]
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
-        """Declare a dataclass, `frozen` or not. With any other option it is the standard decorator."""
-        if not options.keys() <= {"frozen"}:
+        """Declare a dataclass, `frozen`, with an `order`, or neither. With any other option it is the standard
+        decorator."""
+        if not options.keys() <= {"frozen", "order"}:
             return dataclasses.dataclass(cls, **options)
 
         def declare(cls: type) -> type:
@@ -51,9 +52,10 @@ else:
 class _Declared:
     """What a class declares. It stands where the standard decorator puts the fields, until somebody asks."""
 
-    def __init__(self, cls: type, frozen: bool = False) -> None:
+    def __init__(self, cls: type, frozen: bool = False, order: bool = False) -> None:
         self._cls = cls
         self._frozen = frozen
+        self._order = order
         self._made = 0
         self._own: dict[str, dataclasses.Field[Any]] = {}
         self._all: dict[str, dataclasses.Field[Any]] | None = None
@@ -126,7 +128,8 @@ class _Declared:
         methods: list[Callable[..., Any]] = [__init__, __eq__, __repr__]
         if self._frozen:
             methods += [__setattr__, __delattr__]
-        return {method.__name__: method for method in methods}
+        named = {method.__name__: method for method in methods}
+        return named | {name: _ordering(take, of) for name, of in _ORDER.items()} if self._order else named
 
     def _hash(self) -> Callable[[Any], int]:
         take = self._attributes()
@@ -185,7 +188,14 @@ class _Declared:
         assert self.fields is not None
         about = {name: value for name, value in vars(cls).items() if name in _ABOUT}
         copy = type(cls)(cls.__name__, cls.__bases__, about | self._own)
-        return dataclasses.dataclass(frozen=self._frozen)(copy)
+        return dataclasses.dataclass(frozen=self._frozen, order=self._order)(copy)
+
+
+def _ordering(take: Callable[[Any], Any], compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
+    def method(left: Any, right: Any) -> Any:
+        return compare(take(left), take(right)) if right.__class__ is left.__class__ else NotImplemented
+
+    return method
 
 
 class _Patterns:
@@ -198,6 +208,7 @@ class _Patterns:
         return tuple(name for name, each in self._declared.fields.items() if each.init)
 
 
+_ORDER = {"__lt__": lt, "__le__": le, "__gt__": gt, "__ge__": ge}
 _ABOUT = frozenset({"__module__", "__qualname__", "__doc__", "__annotations__", "__post_init__"})
 
 

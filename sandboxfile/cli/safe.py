@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 
-_SEQUENCE = re.compile(
+_SEQUENCE = (
+    r"(?s:"
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS, SOS, PM, APC up to their end
     r"|\x9b[0-?]*[ -/]*[@-~]"
-    r"|\x1b[ -/]*[0-~]",
-    re.DOTALL,
+    r"|\x1b[ -/]*[0-~])"
 )
-_CONTROL = re.compile(
+_CONTROL = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"
     r"\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"  # also what reorders or breaks lines
 )
@@ -25,7 +25,7 @@ LONGEST_LINE = 4096
 
 def safe(text: str) -> str:
     """One line of text, or several, without anything that a terminal would obey."""
-    return _CONTROL.sub("\ufffd", _SEQUENCE.sub("", text))
+    return re.sub(_CONTROL, "\ufffd", re.sub(_SEQUENCE, "", text))
 
 
 def safe_line(text: str) -> str:

@@ -8,7 +8,6 @@ each one that does not `metadata()`; a record is derived from the declarations, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -93,6 +92,8 @@ def digest_of(tag: str, record: Any) -> Digest:
 
 def digest_bytes(content: bytes) -> Digest:
     """The digest of bytes as they are."""
+    import hashlib  # loads OpenSSL
+
     return Digest("sha256:" + hashlib.sha256(content).hexdigest())
 
 

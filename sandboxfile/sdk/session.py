@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -89,6 +88,8 @@ def snapshot_info(store: Store, record: SnapshotRecord, *, pause: float = 0.0) -
 
 def new_id(kind: str) -> str:
     """A name that nobody else has: `vol_loc_` or `sbx_loc_` and 20 characters."""
+    import secrets
+
     return f"{kind}_loc_{''.join(secrets.choice(_ALPHABET) for _ in range(20))}"
 
 

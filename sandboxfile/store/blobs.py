@@ -7,7 +7,6 @@ modification says when they were last used.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -98,6 +97,8 @@ class BlobStore:
     def verify(self, sha256: str) -> None:
         """Hash a blob again. One that is damaged is removed, so that the next build fetches it anew.
         Raises IntegrityError, or StoreError when it is not there."""
+        import hashlib  # loads OpenSSL
+
         path = self._existing(sha256)
         with reported("reading the package store"), open(path, "rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -124,6 +125,8 @@ class BlobWriter:
     def __init__(
         self, blobs: BlobStore, expected_sha256: str | None, expected_size: int | None, name: str
     ) -> None:
+        import hashlib  # loads OpenSSL
+
         self._blobs = blobs
         self._expected_sha256 = expected_sha256
         self._expected_size = expected_size

@@ -7,7 +7,6 @@ holds, so whoever gains a lock looks whether the file is still the one of that n
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +37,8 @@ class Locks:
         """The file of a lock."""
         if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name):
             return self.directory / name
+        import hashlib  # loads OpenSSL
+
         return self.directory / hashlib.sha256(name.encode()).hexdigest()
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from sandboxfile.engines.linux.seccomp import Use, profile
-from sandboxfile.engines.linux.seccomp_bpf import compiled_profiles
+from sandboxfile.engines.linux.seccomp_bpf import CompiledProfiles
 
 MACHINE = os.uname().machine
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -24,7 +25,7 @@ HIGH = 7 << 32
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Mapping[Use, str]:
-    filters = compiled_profiles(tmp_path / "seccomp", MACHINE)
+    filters = CompiledProfiles(tmp_path / "seccomp", MACHINE)
     if not filters:
         pytest.skip("libseccomp, or a machine it is asked for, is not here")
     return filters
@@ -94,24 +95,38 @@ def test_a_compiled_profile_judges_every_call_as_the_profile_does(
 
 
 def test_what_was_kept_is_used_again(compiled: Mapping[Use, str], tmp_path: Path) -> None:
-    (kept,) = (tmp_path / "seccomp").iterdir()
-    before = kept.stat().st_mtime_ns
-    assert compiled_profiles(tmp_path / "seccomp", MACHINE) == compiled
-    assert kept.stat().st_mtime_ns == before
+    kept = sorted((tmp_path / "seccomp").iterdir())
+    before = [each.stat().st_mtime_ns for each in kept]
+    assert CompiledProfiles(tmp_path / "seccomp", MACHINE) == compiled
+    assert [each.stat().st_mtime_ns for each in kept] == before
+    assert len(kept) == len(compiled) == len(Use)
+
+
+def test_only_the_profile_that_is_asked_for_is_made(compiled: Mapping[Use, str], tmp_path: Path) -> None:
+    assert CompiledProfiles(tmp_path / "one", MACHINE)[Use.RUN] == compiled[Use.RUN]
+    assert [each.name for each in (tmp_path / "one").iterdir()] == [f"{MACHINE}-run.json"]
+
+
+def test_what_was_made_of_another_profile_is_made_again(compiled: Mapping[Use, str], tmp_path: Path) -> None:
+    run, sudo = (tmp_path / "seccomp" / f"{MACHINE}-{use}.json" for use in (Use.RUN, Use.SUDO))
+    run.write_bytes(sudo.read_bytes())
+    assert CompiledProfiles(tmp_path / "seccomp", MACHINE)[Use.RUN] == compiled[Use.RUN]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b"[]"])
 def test_a_damaged_file_is_made_again(compiled: Mapping[Use, str], tmp_path: Path, damage: bytes) -> None:
-    (kept,) = (tmp_path / "seccomp").iterdir()
-    kept.write_bytes(damage)
-    assert compiled_profiles(tmp_path / "seccomp", MACHINE) == compiled
+    for kept in (tmp_path / "seccomp").iterdir():
+        kept.write_bytes(damage)
+    assert CompiledProfiles(tmp_path / "seccomp", MACHINE) == compiled
 
 
 def test_a_filter_that_was_changed_is_made_again(compiled: Mapping[Use, str], tmp_path: Path) -> None:
-    (kept,) = (tmp_path / "seccomp").iterdir()
-    kept.write_text(kept.read_text().replace(compiled[Use.RUN][:8], "AAAAAAAA"))
-    assert compiled_profiles(tmp_path / "seccomp", MACHINE) == compiled
+    kept = tmp_path / "seccomp" / f"{MACHINE}-run.json"
+    changed = json.loads(kept.read_text())
+    changed["filter"] = "AAAAAAAA" + changed["filter"][8:]
+    kept.write_text(json.dumps(changed))
+    assert CompiledProfiles(tmp_path / "seccomp", MACHINE) == compiled
 
 
 def test_a_machine_nobody_knows_gets_none(tmp_path: Path) -> None:
-    assert compiled_profiles(tmp_path, "pdp11") == {}
+    assert CompiledProfiles(tmp_path, "pdp11") == {}

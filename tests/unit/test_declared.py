@@ -161,6 +161,18 @@ def test_what_is_not_frozen_can_be_set_and_has_no_hash() -> None:
         hash(counter)
 
 
+def test_what_has_an_order_is_compared_by_its_fields() -> None:
+    @dataclass(frozen=True, order=True)
+    class Version:
+        major: int
+        minor: int = 0
+
+    assert sorted([Version(2), Version(1, 5), Version(1)]) == [Version(1), Version(1, 5), Version(2)]
+    assert Version(1) <= Version(1) < Version(1, 1)
+    with pytest.raises(TypeError, match="not supported between"):
+        _ = Version(1) < (1, 0)
+
+
 def test_methods_that_a_class_defines_stay() -> None:
     @dataclass(frozen=True)
     class Loud:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -149,7 +147,7 @@ class Layers:
 
     def to_trash(self, path: Path) -> str | None:
         """Rename something into the trash; its new name, None when it was not there."""
-        name = secrets.token_hex(8)
+        name = os.urandom(8).hex()
         try:
             os.rename(path, self.trash / name)
         except FileNotFoundError:
@@ -161,7 +159,7 @@ class Owned:
     """A new directory of a living client, whose `owner` file is locked until the client ends."""
 
     def __init__(self, parent: Path) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = os.urandom(8).hex()
         self.path = parent / self.id
         beside = parent / f".{self.id}"
         self._lock = -1
@@ -200,12 +198,14 @@ def is_abandoned(path: Path) -> bool:
 def placement_name(layer: LayerKey, below: Sequence[str]) -> str:
     """The name of the placement of a detached layer on the directories below it."""
     text = json.dumps([layer, list(below)])
+    import hashlib  # loads OpenSSL
+
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, record: dict[str, Any], *, durable: bool = True) -> None:
     """Write a document atomically, and by default so that it outlives the machine's sudden end."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     with storing():
         try:
             with open(beside, "w") as file:

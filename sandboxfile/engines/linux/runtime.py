@@ -31,7 +31,7 @@ from sandboxfile.engines.linux.operations import (
     WriteSecret,
 )
 from sandboxfile.engines.linux.runtimespec import BoundMount, GuestProcess, Host
-from sandboxfile.engines.linux.seccomp_bpf import compiled_profiles
+from sandboxfile.engines.linux.seccomp_bpf import CompiledProfiles
 from sandboxfile.engines.linux.streams import Reader, write_all
 from sandboxfile.engines.linux.users import Identity, NoSuchUser, resolve_user
 from sandboxfile.errors import EngineError, HostError, MissingCapability
@@ -74,7 +74,7 @@ class Runtime:
         self._is_crun = os.path.basename(self.path) == "crun"
         told = None if self._is_crun else (ids.guest_uid, ids.guest_gid)
         machine = os.uname().machine
-        compiled = compiled_profiles(filters, machine) if self._is_crun else {}
+        compiled = CompiledProfiles(filters, machine) if self._is_crun else {}
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         self.host = Host(most, machine, told, compiled, self.shares_kernel)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import shutil
 import signal
 import time
@@ -100,7 +99,7 @@ class LinuxSandbox:
         enforcement: Enforcement,
         uppers: Uppers,
     ) -> None:
-        self.id = f"s-{secrets.token_hex(8)}"
+        self.id = f"s-{os.urandom(8).hex()}"
         self.stack = stack
         self.warnings = enforcement.warnings
         self._engine = engine

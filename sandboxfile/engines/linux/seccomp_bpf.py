@@ -1,7 +1,7 @@
 """System call profiles compiled beforehand: crun takes them as they are, and starts in half the time.
 
-libseccomp, which is there wherever crun is, compiles; the result is kept in the store, by the profile, the
-library's version and the machine. Where it is missing, nothing is compiled and the runtime does it.
+libseccomp, which is there wherever crun is, compiles; the result is kept in the store, with the profile and
+the library's version. Where it is missing, nothing is compiled and the runtime does it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import base64
 import ctypes
 import json
 import os
+from binascii import crc32
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,45 +42,65 @@ class _CannotCompile(Exception):
     """The library is missing, or would not have something."""
 
 
-def compiled_profiles(directory: Path, machine: str) -> Mapping[Use, str]:
-    """The compiled profiles, base64 by use; empty where they cannot be compiled.
+class CompiledProfiles(Mapping[Use, str]):
+    """The compiled profiles, base64 by use; empty where they cannot be compiled. Each is looked for, and made
+    if need be, when it is asked for.
 
-    directory: where they are kept; what is found there is used only when it is whole
+    directory: where they are kept; what is found there is used only when it is whole, and made of the profile
+               and by the library that would be used now
     """
-    if machine not in _NATIVE:
-        return {}
-    try:
-        library = _library()
-    except _CannotCompile:
-        return {}
-    profiles = {use: profile(machine, use) for use in Use}
-    version = library.seccomp_version().contents
-    about = [profiles, machine, version.major, version.minor, version.micro]
-    digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    path = directory / f"{digest}.json"
-    kept = _kept(path)
-    if kept is not None:
-        return kept
-    try:
-        filters = {use: base64.b64encode(_compile(library, profiles[use])).decode() for use in Use}
-    except (_CannotCompile, OSError):
-        return {}
-    _keep(path, filters)
-    return filters
+
+    def __init__(self, directory: Path, machine: str) -> None:
+        self._directory = directory
+        self._machine = machine
+        self._found: dict[Use, str | None] = {}
+
+    def __getitem__(self, use: Use) -> str:
+        if use not in self._found:
+            self._found[use] = self._find(use)
+        found = self._found[use]
+        if found is None:
+            raise KeyError(use)
+        return found
+
+    def __iter__(self) -> Iterator[Use]:
+        return (use for use in Use if self.get(use) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _find(self, use: Use) -> str | None:
+        if self._machine not in _NATIVE:
+            return None
+        document = profile(self._machine, use)
+        try:
+            library = _library()
+            version = library.seccomp_version().contents
+            about = json.dumps([document, version.major, version.minor, version.micro], sort_keys=True)
+            path = self._directory / f"{self._machine}-{use}.json"
+            kept = _kept(path, about)
+            if kept is not None:
+                return kept
+            made = base64.b64encode(_compile(library, document)).decode()
+        except (_CannotCompile, OSError):
+            return None
+        _keep(path, about, made)
+        return made
 
 
-def _kept(path: Path) -> dict[Use, str] | None:
+def _kept(path: Path, about: str) -> str | None:
     try:
         record = json.loads(path.read_bytes())
-        filters = {use: str(record["filters"][use]) for use in Use}
+        made = str(record["filter"])
+        # Half a filter would be no filter: what is not what was written is made again.
+        whole = record["of"] == about and record["check"] == crc32(made.encode())
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # Half a filter would be no filter: what is not what was written is made again.
-    return filters if record.get("sha256") == _checksum(filters) else None
+    return made if whole else None
 
 
-def _keep(path: Path, filters: Mapping[Use, str]) -> None:
-    record = {"filters": filters, "sha256": _checksum(filters)}
+def _keep(path: Path, about: str, made: str) -> None:
+    record = {"of": about, "filter": made, "check": crc32(made.encode())}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,10 +109,6 @@ def _keep(path: Path, filters: Mapping[Use, str]) -> None:
     except OSError:
         # A store that cannot be written to costs time, not safety.
         beside.unlink(missing_ok=True)
-
-
-def _checksum(filters: Mapping[Use, str]) -> str:
-    return sha256(json.dumps([filters[use] for use in Use]).encode()).hexdigest()
 
 
 def _library() -> ctypes.CDLL:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,9 +101,9 @@ class Stacks:
         source: str,
         place: Path,
     ) -> None:
-        view = f"{await self._base()}/views/{secrets.token_hex(8)}"
+        view = f"{await self._base()}/views/{os.urandom(8).hex()}"
         await self._helper.do(OverlayMount(view, await self.lowers(below)))
-        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+        beside = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
         beside.mkdir(mode=0o700)
         try:
             dirs = {"below": view, "source": source}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -122,7 +121,7 @@ class LinuxWorkspace:
             return refused.tell(output)
         if network_env:
             process = replace(process, env={**network_env, **process.env})
-        name = f"b-{secrets.token_hex(6)}"
+        name = f"b-{os.urandom(6).hex()}"
         bundle = f"{self._helper.base}/bundles/{name}"
         mounts, staging = await runtime.stage(command, bundle, process.identity)
         mounts += network_mounts
