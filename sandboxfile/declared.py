@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
-        """Declare a dataclass, `frozen`, with an `order`, or neither. With any other option it is the standard
-        decorator."""
+        """Declare a dataclass. With other options than `frozen` and `order` by the standard decorator."""
         if not options.keys() <= {"frozen", "order"}:
             return dataclasses.dataclass(cls, **options)
 

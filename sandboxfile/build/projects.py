@@ -55,9 +55,8 @@ class Projects:
         offline: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
-        from dataclasses import replace
-
         from sandboxfile.build.lockmaker import make_lock
+        from sandboxfile.declared import replace
         from sandboxfile.spec.lock import Lockfile
 
         async def build_base(base: LockedBase) -> Digest | None:

@@ -139,7 +139,7 @@ class Workshop:
 
     def stack_builder(self, project: Project, offline: bool) -> BuildStack:
         """Builds what wheels are built from source on: the base and the apt layers of a lock."""
-        from dataclasses import replace
+        from sandboxfile.declared import replace
 
         async def build_stack(lock: Lockfile) -> Sequence[LayerKey]:
             groups = tuple(replace(group, pip=None) for group in lock.groups)
@@ -149,9 +149,8 @@ class Workshop:
 
     async def build_packages(self, project: Project, lock: Lockfile, offline: bool) -> tuple[LayerKey, ...]:
         """Build the base and the package layers of a lock in the making; their keys, lowest first."""
-        from dataclasses import replace
-
         from sandboxfile.build.builder import Outcomes
+        from sandboxfile.declared import replace
         from sandboxfile.plan.planner import plan
 
         packages = replace(project.sandboxfile, files=(), run=(), verify=())
