@@ -1,10 +1,11 @@
 """Time the start of sandboxes beside `docker run`, `podman run` and a bare `crun run`, in the same run.
 
-    python3 benchmarks/boot.py [--sections NAME ...] [--rounds N] [--as root user] [--sizes 100MB 1GB 5GB]
-                               [--no-peers] [--scratch DIR]
+    python3 benchmarks/boot.py [--short] [--sections NAME ...] [--rounds N] [--as root user] [--record]
+                               [--sizes 100MB 1GB 5GB] [--no-peers] [--scratch DIR]
 
 Installs sandboxfile into a virtual environment of its own, measures it as root and as an ordinary user made
-for the purpose, and writes results/boot-<time>.md and .json beside this file. Needs root.
+for the purpose, and writes results/boot-<time>.md and .json beside this file; with --record, also the section
+"boot" of RESULTS.md. Needs root.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,14 @@ from job import bootstrap
 
 HERE = Path(__file__).resolve().parent
 SECTIONS = ("latency", "trace", "layers", "size", "process", "rate", "volume", "memory")
+SHORT = {
+    "rounds": 5,
+    "sizes": ["1MB", "5MB"],
+    "volume_sizes": ["1MB"],
+    "layers": [1, 3],
+    "concurrency": [1, 2],
+    "idle": 10,
+}
 USER = "sandboxfile-bench"
 _IDS = "3000000-3065535"
 _PYTHON = "/usr/bin/python3"  # one that an ordinary user can run too
@@ -37,6 +47,9 @@ _PYTHON = "/usr/bin/python3"  # one that an ordinary user can run too
 def main() -> int:
     """Run the benchmark. 0; 1 when something could not be measured; 2 on wrong usage."""
     options = _arguments()
+    began = (
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, load {os.getloadavg()[0]:.1f} at the start"
+    )
     if os.geteuid() != 0:
         print("the peers and the ordinary user need root", file=sys.stderr)
         return 2
@@ -56,9 +69,11 @@ def main() -> int:
                     results[who] = _measure(python, home, who, options)
             except (OSError, subprocess.CalledProcessError) as problem:
                 failures.append(f"{who}: {problem}")
+            finally:
+                _delete(scratch / who)  # gigabytes, which the next one needs
     finally:
         _delete(scratch)
-    _report(results, peers, failures, options)
+    _report(began, results, peers, failures, options)
     return 1 if failures else 0
 
 
@@ -74,8 +89,12 @@ def _arguments() -> argparse.Namespace:
     add("--concurrency", nargs="+", type=int, default=[1, 2, 8], metavar="N", help="boots at once")
     add("--idle", type=int, default=500, metavar="N", help="idle sandboxes (default: %(default)s)")
     add("--no-peers", dest="peers", action="store_false", help="without docker, podman and crun")
+    add("--short", action="store_true", help="a few boots of small things, to see that everything works")
+    add("--record", action="store_true", help="write the section `boot` of RESULTS.md too")
     add("--source", type=Path, default=HERE.parent, help="the sandboxfile to measure (default: this one)")
     add("--scratch", default="/var/tmp", help="where to work; a short path (default: %(default)s)")
+    if "--short" in sys.argv:
+        parser.set_defaults(**SHORT)
     return parser.parse_args()
 
 
@@ -158,21 +177,35 @@ def _measure(python: Path, home: Path, who: str, options: argparse.Namespace) ->
 
 
 def _report(
+    began: str,
     results: dict[str, dict[str, Any]],
     peers: dict[str, list[float]],
     failures: list[str],
     options: argparse.Namespace,
 ) -> None:
     host = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    text = f"{options.rounds} boots each on {host}, load {os.getloadavg()[1]:.1f}.\n\n"
+    text = f"`python3 {shlex.join(['benchmarks/boot.py', *sys.argv[1:]])}`, {began}: "
+    text += f"{options.rounds} boots each on {host}.\n\n"
     text += markdown(results, peers) + "".join(f"- FAILED {failure}\n" for failure in failures)
     directory = HERE / "results"
     directory.mkdir(exist_ok=True)
     stem = time.strftime("boot-%Y%m%dT%H%M%S")
     (directory / f"{stem}.md").write_text(text)
-    document = {"host": host, "results": results, "peers": peers, "failures": failures}
+    if options.record:
+        _record(HERE / "RESULTS.md", "boot", text)
+    document = {"host": host, "began": began, "results": results, "peers": peers, "failures": failures}
     (directory / f"{stem}.json").write_text(json.dumps(document, indent=2) + "\n")
     print(text, end="")
+
+
+def _record(page: Path, section: str, text: str) -> None:
+    """Put a text between the section's two marks; a page or section that is not there is begun."""
+    begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
+    old = page.read_text() if page.exists() else "# Results\n"
+    if begin not in old:
+        old += f"\n## {section}\n\n{begin}{end}"
+    before, _, rest = old.partition(begin)
+    page.write_text(before + begin + text + end + rest.partition(end)[2])
 
 
 def _say(text: str) -> None:
