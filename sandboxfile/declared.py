@@ -91,8 +91,10 @@ class _Declared:
             found: dict[str, dataclasses.Field[Any]] = {}
             for base in self._cls.__mro__[:0:-1]:
                 known = base.__dict__.get(_FIELDS)
-                if known is not None:
-                    found |= known.fields if isinstance(known, _Declared) else known
+                if isinstance(known, _Declared):
+                    found |= known.fields
+                elif known is not None:
+                    found |= {each.name: each for each in dataclasses.fields(base)}
             self._own = _take_fields(self._cls)
             found |= self._own
             self.plain = all(each.init for each in found.values())

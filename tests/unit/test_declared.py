@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -93,6 +93,21 @@ def test_asking_for_fields_leaves_instances_alike() -> None:
     assert before == named(1, name="n")
     assert point(1).tags == []
     assert dataclasses.replace(before, x=5) == named(5, name="n")
+
+
+def test_a_variable_of_the_class_is_no_field_of_a_subclass() -> None:
+    @dataclass(frozen=True)
+    class Kind:
+        word: ClassVar[str] = "kind"
+
+    @dataclass(frozen=True)
+    class Special(Kind):
+        word: ClassVar[str] = "special"
+        path: str = ""
+
+    assert dataclasses.fields(Kind) == ()
+    assert vars(Special("/x")) == {"path": "/x"}
+    assert [each.name for each in dataclasses.fields(Special)] == ["path"]
 
 
 def test_the_standard_decorator_can_extend_a_class_that_was_not_used() -> None:
