@@ -125,6 +125,23 @@ def test_the_end_of_the_helper_is_an_error_not_a_hang(bench: Bench) -> None:
     bench.trial(body)
 
 
+def test_a_command_for_a_sandbox_whose_init_was_just_killed_is_told_of_its_end(bench: Bench) -> None:
+    async def body() -> None:
+        sandbox = await bench.engine.start(bench.base)
+        assert sandbox.pid is not None
+        watched = os.pidfd_open(sandbox.pid)
+        os.kill(sandbox.pid, signal.SIGKILL)
+        # The loop stands still until the init is gone, so that the client cannot have heard of it.
+        assert select.select([watched], [], [], 30)[0]
+        os.close(watched)
+        with pytest.raises(EngineError, match="the sandbox has ended: its init was ended"):
+            await Place(sandbox).run("true")
+        with pytest.raises(EngineError, match="the sandbox has ended: its init was ended"):
+            await Place(sandbox).run("true")
+
+    bench.trial(body)
+
+
 def test_an_engine_can_be_used_again_after_it_was_closed(bench: Bench) -> None:
     async def body() -> list[int]:
         codes = []

@@ -25,6 +25,7 @@ from sandboxfile.engine.base import (
 from sandboxfile.engines.linux.expose import Exposed, connect_inside
 from sandboxfile.engines.linux.fs import LinuxFiles
 from sandboxfile.engines.linux.fs_channel import FilesChannel
+from sandboxfile.engines.linux.helper_client import OperationFailed
 from sandboxfile.engines.linux.limits import Enforcement, Watcher
 from sandboxfile.engines.linux.operations import (
     BindMount,
@@ -39,6 +40,7 @@ from sandboxfile.engines.linux.operations import (
     MakePoints,
     Operation,
     OverlayMount,
+    ReadModes,
     RemoveTree,
     Signal,
     Spawn,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 
 _INIT = "/run/sandboxfile/init"
 _BOOT_DEADLINE = 30.0
+_END_DEADLINE = 10.0
 _SECRETS = "/run/secrets"
 _KILLED = 137
 _BROKEN_PIPE = 141
@@ -263,6 +266,7 @@ class LinuxSandbox:
             completed = await self._runtime.judge(completed, log, output)
         except EngineError:
             if self._closing is None and not self._over:
+                await self._check_init()
                 if not await self._is_full():
                     raise
                 return _no_process(completed, output)
@@ -440,7 +444,11 @@ class LinuxSandbox:
             raise EngineError("the sandbox was started without network", hint="start it with network `full`")
         # A runtime with a kernel of its own shows nothing of the sandbox on the host but its root's mount.
         inside = f"/proc/{self._init_pid}/root" if self._runtime.shares_kernel else f"{self._here}/root"
-        guest = await self._runtime.resolve(command, inside, size)
+        try:
+            guest = await self._runtime.resolve(command, inside, size)
+        except OperationFailed:
+            await self._check_init()
+            raise
         guest = replace(guest, env={**self._env, **guest.env})
         self._commands += 1
         bundle = f"{self._here}/commands/{self._commands}"
@@ -460,6 +468,16 @@ class LinuxSandbox:
                 await self._helper.do(*undo)
 
         return guest, bundle, release
+
+    async def _check_init(self) -> None:
+        """After something was refused: raise the sandbox's end when that is the reason. An init that is being
+        ended has no root directory any more, and its end is heard of a moment later."""
+        assert self._init_end is not None
+        try:
+            await self._helper.do(ReadModes(f"/proc/{self._init_pid}/root", ["/"]))
+        except OperationFailed:
+            await asyncio.wait([self._init_end], timeout=_END_DEADLINE)
+        self._check_open()
 
     async def _attach(self, command: Command, inside: str, undo: list[Operation]) -> list[str]:
         if not command.mounts:
