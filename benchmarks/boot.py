@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the peers and the ordinary user need root", file=sys.stderr)
         return 2
+    # Whoever ends us early still gets everything cleaned up: the daemon, the user, the directories.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     scratch = Path(tempfile.mkdtemp(prefix="boot-", dir=options.scratch))
     scratch.chmod(0o755)
     results: dict[str, dict[str, Any]] = {}
