@@ -6,9 +6,10 @@ A manifest is what a `diff_id` is the digest of, as values: owners are the sandb
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+from sandboxfile.declared import dataclass, replace
 
 
 @dataclass(frozen=True)

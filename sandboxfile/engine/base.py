@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase, TreeEntry
-from sandboxfile.core.manifest import Entry
 from sandboxfile.declared import dataclass
 from sandboxfile.engine.files import SandboxFiles
+
+if TYPE_CHECKING:
+    from sandboxfile.core.manifest import Entry
 
 Stack = Sequence[LayerKey]
 Output = Callable[[str, bytes], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sandboxfile.core.digest import Digest, digest_bytes
 from sandboxfile.core.layer import LayerKey
 from sandboxfile.errors import NoSuchVolume, SlugTaken
 from sandboxfile.store.records import SnapshotRecord
+from sandboxfile.store.schema import MIGRATIONS
 from sandboxfile.store.store import Store
 from sandboxfile.store.volumes import VolumeRecord, read_volumes
 
@@ -29,8 +31,12 @@ def test_a_store_of_the_first_version_gets_volumes_and_keeps_its_snapshots(tmp_p
     home = tmp_path / "home"
     with Store.open(home) as store:
         store.index.publish(snapshot("old"))
+    (home / "index.sqlite").unlink()
     database = sqlite3.connect(home / "index.sqlite")
-    database.execute("DROP TABLE volumes")
+    for statement in MIGRATIONS[0]:
+        database.execute(statement)
+    row = ("old", str(KEY), "old", json.dumps([KEY]), "{}", 1.0, 1.0)
+    database.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     database.execute("PRAGMA user_version = 1")
     database.commit()
     database.close()

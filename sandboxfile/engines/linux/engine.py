@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
-from sandboxfile.core.manifest import Entry, entry_of
 from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
@@ -28,6 +27,9 @@ from sandboxfile.engines.linux.volumes import Volumes
 from sandboxfile.engines.linux.work import work
 from sandboxfile.engines.linux.workspace import LinuxWorkspace
 from sandboxfile.errors import EngineError
+
+if TYPE_CHECKING:
+    from sandboxfile.core.manifest import Entry
 
 _CAPABILITIES = frozenset(
     {
@@ -238,6 +240,8 @@ class LinuxEngine:
 
     async def manifests(self, stack: Stack, *, start: int = 0) -> tuple[tuple[Entry, ...], ...]:
         """What each layer of a stack holds, lowest first, from number `start` on."""
+        from sandboxfile.core.manifest import entry_of
+
         await self.helper.start()
         found = []
         for directory in (await self.stacks.directories(stack))[start:]:
