@@ -1,9 +1,11 @@
 """Time builds and boots beside BuildKit and Buildah, on the same job, in the same run.
 
-    python3 benchmarks/build.py [--rounds N] [--only TOOL ...] [--install] [--sandboxfile PATH]
-                                [--scratch DIR]
+    python3 benchmarks/build.py [--rounds N] [--jobs JOB ...] [--only TOOL ...] [--install] [--record]
+                                [--trace] [--sandboxfile PATH] [--scratch DIR]
 
-Writes results/<time>.md and .json beside this file and prints the table. The peers need root.
+Writes results/<time>.md and .json beside this file and prints the tables. With --record, writes the section
+"build" of RESULTS.md too; with --trace, a picture of one cold build of ours, trace-build.svg. The peers need
+root.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from job import Job, bootstrap
-from table import ROWS, markdown, medians
-from tools import BenchmarkError, Buildah, BuildKit, Sandboxfile, Tool
+from job import JOBS, bootstrap
+from scale_table import replace_section
+from table import ROWS, costs, markdown, medians
+from tools import BenchmarkError, Buildah, BuildKit, Cost, Sandboxfile, Tool
+from trace_build import trace
 
 HERE = Path(__file__).resolve().parent
 PEER_PACKAGES = ("docker.io", "buildah", "podman", "runc", "mmdebstrap")
@@ -42,6 +47,7 @@ def main() -> int:
     tools: dict[str, Callable[[], Tool]] = {
         "sandboxfile": lambda: Sandboxfile(options.sandboxfile),
         "buildkit": BuildKit,
+        "buildkit-mounts": lambda: BuildKit(mounts=True),
         "buildah": Buildah,
     }
     chosen = options.only or list(tools)
@@ -51,38 +57,62 @@ def main() -> int:
     # A stop by signal takes the same way out as a failure, so that no daemon stays.
     signal.signal(signal.SIGTERM, _stop)
     scratch = Path(tempfile.mkdtemp(prefix="bench-", dir=options.scratch))
-    samples: dict[str, dict[str, list[float]]] = {}
-    failures: list[str] = []
+    load = os.getloadavg()[0]
+    runs = {job: Run() for job in options.jobs}
     versions: dict[str, str] = {}
     try:
         base = scratch / "base.tar"
         if set(chosen) - {"sandboxfile"}:
             _say("bootstrapping the peers' base image")
             bootstrap(base)
+        if options.trace:
+            _say("tracing one cold build")
+            trace(options.sandboxfile, scratch / "trace", HERE / "trace-build.svg")
         for round_number in range(1, options.rounds + 1):
-            for name in chosen:
-                tool = tools[name]()
-                _say(f"round {round_number} of {options.rounds}: {tool.name}")
-                directory = scratch / f"{name}-{round_number}"
-                directory.mkdir()
-                try:
-                    versions[tool.name] = tool.version()
-                    rows = samples.setdefault(tool.name, {})
-                    tool.prepare(directory, base)
-                    for row, seconds in tool.measure(Job()):
-                        rows.setdefault(row, []).append(seconds)
-                        if row != "run":
-                            _say(f"  {ROWS[row]}: {seconds:.2f} s")
-                except (BenchmarkError, OSError, subprocess.CalledProcessError) as problem:
-                    failures.append(f"{tool.name}: {problem}")
-                    _say(f"  failed: {problem}")
-                finally:
-                    tool.close()
+            for job, run in runs.items():
+                for name in chosen:
+                    tool = tools[name]()
+                    _say(f"round {round_number} of {options.rounds}, {job}: {tool.name}")
+                    directory = scratch / f"{name[0]}{name[-1]}-{job}-{round_number}"
+                    directory.mkdir()
+                    try:
+                        versions[tool.name] = tool.version()
+                        tool.prepare(directory, base)
+                        for row, cost in tool.measure(JOBS[job]):
+                            run.add(tool.name, row, cost)
+                            if row != "run":
+                                _say(f"  {ROWS[row]}: {cost.seconds:.2f} s")
+                    except (BenchmarkError, OSError, subprocess.CalledProcessError) as problem:
+                        run.failures.append(f"{tool.name}: {problem}")
+                        _say(f"  failed: {problem}")
+                    finally:
+                        tool.close()
     finally:
         # Deleting between rounds would slow the next one: ext4 avoids inodes that were freed a moment ago.
         _delete(scratch)
-    _report(samples, versions, failures, options.rounds)
-    return 1 if failures else 0
+    text = _report(runs, versions, options, load)
+    print(text, end="")
+    if options.record:
+        results = HERE / "RESULTS.md"
+        page = results.read_text() if results.exists() else ""
+        results.write_text(replace_section(page, "build", text))
+    return 1 if any(run.failures for run in runs.values()) else 0
+
+
+@dataclass
+class Run:
+    """The samples of one job: what was measured, by tool and row."""
+
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    processor: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    memory: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, tool: str, row: str, cost: Cost) -> None:
+        """Keep a sample."""
+        self.seconds.setdefault(tool, {}).setdefault(row, []).append(cost.seconds)
+        self.processor.setdefault(tool, {}).setdefault(row, []).append(cost.processor)
+        self.memory.setdefault(tool, {}).setdefault(row, []).append(cost.memory / 1e6)
 
 
 def _arguments() -> argparse.Namespace:
@@ -91,8 +121,16 @@ def _arguments() -> argparse.Namespace:
         "--rounds", type=int, default=3, help="rounds, each with every tool (default: %(default)s)"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=("sandboxfile", "buildkit", "buildah"), help="these tools"
+        "--only",
+        nargs="+",
+        choices=("sandboxfile", "buildkit", "buildkit-mounts", "buildah"),
+        help="these tools",
     )
+    parser.add_argument(
+        "--jobs", nargs="+", choices=tuple(JOBS), default=["seed"], help="environments (default: seed)"
+    )
+    parser.add_argument("--record", action="store_true", help="write the section `build` of RESULTS.md too")
+    parser.add_argument("--trace", action="store_true", help="draw one cold build")
     parser.add_argument("--install", action="store_true", help="install the peers with apt-get first")
     parser.add_argument(
         "--sandboxfile", type=Path, default=_console_script(), help="console script to measure"
@@ -108,28 +146,33 @@ def _console_script() -> Path:
     return beside if beside.exists() else Path(shutil.which("sandboxfile") or beside)
 
 
-def _report(
-    samples: dict[str, dict[str, list[float]]], versions: dict[str, str], failures: list[str], rounds: int
-) -> None:
+def _report(runs: dict[str, Run], versions: dict[str, str], options: argparse.Namespace, load: float) -> str:
     host = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    samples = {tool: rows for tool, rows in samples.items() if rows}
-    text = f"Medians of {rounds} rounds on {host}.\n\n{markdown(samples)}\n"
-    text += "".join(f"- {tool}: {version}\n" for tool, version in versions.items())
-    text += "".join(f"- FAILED {failure}\n" for failure in failures)
+    command = f"python3 benchmarks/build.py --rounds {options.rounds} --jobs {' '.join(options.jobs)}"
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    head = f"Medians of {options.rounds} rounds on {host}; load average {load:.1f} at the start, {day}"
+    parts = [f"{head}. `{command}`\n"]
+    for job, run in runs.items():
+        apt, pip = len(JOBS[job].apt), len(JOBS[job].pip)
+        parts += [f"### {job}: {apt} apt and {pip} pip packages asked for\n", markdown(run.seconds)]
+        parts += ["Of the whole machine, others included:\n", costs(run.processor, run.memory)]
+        parts += [f"- FAILED {failure}" for failure in run.failures]
+    parts.append("".join(f"- {tool}: {version}\n" for tool, version in versions.items()))
+    if (HERE / "trace-build.svg").exists():
+        parts.append("![one cold build](trace-build.svg)\n")
+    text = "\n".join(parts)
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     stem = time.strftime("%Y%m%dT%H%M%S")
     (results / f"{stem}.md").write_text(text)
     document = {
         "host": host,
-        "rounds": rounds,
+        "rounds": options.rounds,
         "versions": versions,
-        "medians": medians(samples),
-        "samples": samples,
-        "failures": failures,
+        "jobs": {job: {**asdict(run), "medians": medians(run.seconds)} for job, run in runs.items()},
     }
     (results / f"{stem}.json").write_text(json.dumps(document, indent=2) + "\n")
-    print(text, end="")
+    return text
 
 
 def _delete(scratch: Path) -> None:

@@ -1,8 +1,10 @@
-"""The job that every tool does: the environment of examples/mandelbrot, from a bootstrapped Debian 13."""
+"""The jobs that every tool does, from a bootstrapped Debian 13: the environment of examples/mandelbrot, and a
+larger one."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,16 +20,39 @@ CHECKS = (
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
+LARGE_APT = """
+python3 python3-pip python3-venv python3-dev build-essential git curl wget jq sqlite3 ripgrep
+fd-find tree htop less vim-tiny nano zip unzip xz-utils zstd rsync openssh-client cmake ninja-build
+pkg-config gdb strace lsof procps iproute2 iputils-ping bind9-dnsutils netcat-openbsd socat tmux
+screen bc file patch graphviz poppler-utils postgresql-client redis-tools libpq-dev libxml2-dev
+libxslt1-dev libffi-dev libssl-dev zlib1g-dev libjpeg62-turbo-dev nodejs gettext shellcheck man-db
+ca-certificates gnupg time moreutils pv
+"""
+LARGE_PIP = """
+requests httpx numpy pandas python-dotenv click typer flask fastapi uvicorn pydantic sqlalchemy
+alembic jinja2 pyyaml tomlkit attrs orjson msgpack redis aiohttp aiofiles trio websockets tqdm
+tabulate colorama pytest hypothesis ruff mypy black isort coverage beautifulsoup4 lxml pillow
+matplotlib scipy networkx sympy scikit-learn joblib openpyxl xlsxwriter python-dateutil pytz boto3
+cryptography pyjwt cachetools loguru structlog prompt-toolkit ipython psutil regex jsonschema
+humanize werkzeug
+"""
+
+
 @dataclass(frozen=True)
 class Job:
-    """What is asked for. The same packages, file and checks for every tool."""
+    """What is asked for. The same packages, file and checks for every tool.
+
+    mounts: whether a Dockerfile keeps the packages of apt and pip in cache mounts
+    """
 
     apt: tuple[str, ...] = ("python3", "python3-pip", "python3-venv", "python3-dev", "build-essential")
     pip: tuple[str, ...] = ("requests", "httpx", "numpy", "pandas", "python-dotenv")
+    checks: tuple[str, ...] = CHECKS
+    mounts: bool = False
 
     def sandboxfile(self) -> str:
         """The job as a Sandboxfile."""
-        checks = "\n".join(f"  - {check}" for check in CHECKS)
+        checks = "\n".join(f"  - {check}" for check in self.checks)
         return (
             f"name: benchmark\nbase: debian:{SUITE}\n"
             f"apt: [{', '.join(self.apt)}]\npip: [{', '.join(self.pip)}]\n"
@@ -39,14 +64,18 @@ class Job:
         settings = dict(image_settings())
         lines = [f"FROM {base}", "ENV DEBIAN_FRONTEND=noninteractive"]
         lines += [f"ENV {name}={value}" for name, value in settings.items()]
-        lines += [
-            "RUN apt-get update && apt-get install -y --no-install-recommends "
-            + " ".join(self.apt)
-            + " && rm -rf /var/lib/apt/lists/*",
-            f"RUN pip3 install --break-system-packages --no-cache-dir {' '.join(self.pip)}",
-            "COPY app.py /app/app.py",
-            *(f"RUN {check}" for check in CHECKS),
-        ]
+        apt = "apt-get update && apt-get install -y --no-install-recommends " + " ".join(self.apt)
+        pip = f"pip3 install --break-system-packages {' '.join(map(shlex.quote, self.pip))}"
+        if self.mounts:
+            kept = "--mount=type=cache,sharing=locked,target="
+            lines += [
+                "RUN rm -f /etc/apt/apt.conf.d/docker-clean",
+                f"RUN {kept}/var/cache/apt {kept}/var/lib/apt/lists {apt}",
+                f"RUN {kept}/root/.cache/pip {pip}",
+            ]
+        else:
+            lines += [f"RUN {apt} && rm -rf /var/lib/apt/lists/*", f"RUN {pip} --no-cache-dir"]
+        lines += ["COPY app.py /app/app.py", *(f"RUN {check}" for check in self.checks)]
         return "\n".join(lines) + "\n"
 
     def with_pip(self, name: str) -> Job:
@@ -57,9 +86,19 @@ class Job:
         """The job with one more Debian package."""
         return replace(self, apt=(*self.apt, name))
 
+    def with_other_pip(self, name: str, version: str) -> Job:
+        """The job with one Python distribution in another version."""
+        return replace(self, pip=tuple(f"{name}=={version}" if each == name else each for each in self.pip))
 
+    def with_other_check(self) -> Job:
+        """The job with its last check changed."""
+        return replace(self, checks=(*self.checks[:-1], f"{self.checks[-1]} # changed"))
+
+
+JOBS = {"seed": Job(), "large": Job(tuple(LARGE_APT.split()), tuple(LARGE_PIP.split()))}
 BASE_ONLY = f"name: benchmark-base\nbase: debian:{SUITE}\n"
-MORE_PIP, MORE_APT = "rich", "jq"
+MORE_PIP, MORE_APT = "rich", "hello"
+OTHER_PIP = ("python-dotenv", "1.0.1")
 
 
 def image_settings() -> Mapping[str, str]:

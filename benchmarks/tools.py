@@ -7,16 +7,29 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from job import BASE_ONLY, MORE_APT, MORE_PIP, PROXIES, Job, write_context
+from job import BASE_ONLY, MORE_APT, MORE_PIP, OTHER_PIP, PROXIES, Job, write_context
+from meter import Meter
 
 RUNS = 10  # samples of `run -- true` in one round
 IMAGE = "localhost/benchmark"
 BASE_IMAGE = "localhost/benchmark-base"
-Sample = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one command took: seconds of wall clock, processor seconds and bytes of the whole machine."""
+
+    seconds: float
+    processor: float = 0.0
+    memory: int = 0
+
+
+Sample = tuple[str, Cost]
 
 
 class BenchmarkError(Exception):
@@ -52,9 +65,9 @@ class Shell:
         self.log = log
         self.environment = dict(environment)
 
-    def time(self, argv: Sequence[str | Path], cwd: Path | None = None) -> float:
-        """Seconds of wall clock for one command. Raises BenchmarkError when it fails."""
-        with self.log.open("ab") as log:
+    def time(self, argv: Sequence[str | Path], cwd: Path | None = None) -> Cost:
+        """What one command took. Raises BenchmarkError when it fails."""
+        with self.log.open("ab") as log, Meter() as meter:
             log.write(f"$ {' '.join(map(str, argv))}\n".encode())
             log.flush()
             start = time.perf_counter()
@@ -71,7 +84,7 @@ class Shell:
         if code:
             said = self.log.read_text(errors="replace").splitlines()[-15:]
             raise BenchmarkError(f"exit {code}: {' '.join(map(str, argv))}\n  " + "\n  ".join(said))
-        return seconds
+        return Cost(seconds, meter.processor, meter.memory)
 
     def answer(self, argv: Sequence[str | Path]) -> str:
         """The standard output of a command."""
@@ -100,7 +113,7 @@ class Sandboxfile:
         self.base_project.mkdir()
         (self.base_project / "Sandboxfile").write_text(BASE_ONLY)
 
-    def _build(self, *more: str, project: Path | None = None) -> float:
+    def _build(self, *more: str, project: Path | None = None) -> Cost:
         command: list[str | Path] = [
             self.script,
             "--home",
@@ -128,6 +141,7 @@ class Sandboxfile:
         yield "run", self._run()
         for _ in range(RUNS - 1):
             yield "run", self._run()
+        yield "warm", self._build("--force", "apt-1", "--force", "pip-1")
         document.write_text(job.with_pip(MORE_PIP).sandboxfile())
         yield "pip", self._build()
         yield "pip-locked", self._build("--force", "pip-2")
@@ -135,8 +149,17 @@ class Sandboxfile:
         document.write_text(job.with_apt(MORE_APT).sandboxfile())
         yield "apt", self._build()
         yield "apt-locked", self._build("--force", "apt-2")
+        lock.write_bytes(locked)
+        document.write_text(job.with_other_pip(*OTHER_PIP).sandboxfile())
+        yield "pip-moved", self._build()
+        lock.write_bytes(locked)
+        document.write_text(job.sandboxfile())
+        change_file(self.project)
+        yield "file", self._build()
+        document.write_text(job.with_other_check().sandboxfile())
+        yield "check", self._build()
 
-    def _run(self) -> float:
+    def _run(self) -> Cost:
         command: list[str | Path] = [
             self.script,
             "--home",
@@ -159,7 +182,10 @@ class BuildKit:
 
     name = "BuildKit"
 
-    def __init__(self) -> None:
+    def __init__(self, *, mounts: bool = False) -> None:
+        self.mounts = mounts
+        if mounts:
+            self.name = "BuildKit, cache mounts"
         # Debian's client is of the same version as its daemon and has BuildKit built in.
         self.docker = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -208,20 +234,23 @@ class BuildKit:
         said = "\n  ".join(log.read_text(errors="replace").splitlines()[-10:])
         raise BenchmarkError(f"dockerd did not come up:\n  {said}")
 
-    def _build(self, job: Job) -> float:
+    def _build(self, job: Job, *more: str) -> Cost:
         (self.context / "Dockerfile").write_text(job.dockerfile(BASE_IMAGE))
         proxies = [part for name in PROXIES if name in os.environ for part in ("--build-arg", name)]
         return self.shell.time(
-            [self.docker, "build", "--network=host", *proxies, "--tag", IMAGE, self.context]
+            [self.docker, "build", "--network=host", *more, *proxies, "--tag", IMAGE, self.context]
         )
 
     def measure(self, job: Job) -> Iterator[Sample]:
+        if self.mounts:
+            job = replace(job, mounts=True)
         yield "cold", self._build(job)
+        if self.mounts:
+            yield "warm", self._build(job, "--no-cache")
         yield "unchanged", self._build(job)
-        for _ in range(RUNS):
+        for _ in range(RUNS if not self.mounts else 0):
             yield "run", self.shell.time([self.docker, "run", "--rm", "--network=none", IMAGE, "true"])
-        yield "pip", self._build(job.with_pip(MORE_PIP))
-        yield "apt", self._build(job.with_apt(MORE_APT))
+        yield from _variations(job, self._build, self.context)
 
     def close(self) -> None:
         if self.daemon is None:
@@ -261,7 +290,7 @@ class Buildah:
         self.runtime = ["--runtime", runtime] if runtime else []
         self.shell.time(["podman", *self.storage, "import", base, BASE_IMAGE])
 
-    def _build(self, job: Job) -> float:
+    def _build(self, job: Job) -> Cost:
         (self.context / "Dockerfile").write_text(job.dockerfile(BASE_IMAGE))
         command: list[str | Path] = [
             "buildah",
@@ -281,8 +310,23 @@ class Buildah:
         run += ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", IMAGE, "true"]
         for _ in range(RUNS):
             yield "run", self.shell.time(run)
-        yield "pip", self._build(job.with_pip(MORE_PIP))
-        yield "apt", self._build(job.with_apt(MORE_APT))
+        yield from _variations(job, self._build, self.context)
 
     def close(self) -> None:
         pass
+
+
+def change_file(directory: Path) -> None:
+    """Change the file that the job copies."""
+    with (directory / "app.py").open("a") as file:
+        file.write("# changed\n")
+
+
+def _variations(job: Job, build: Callable[[Job], Cost], context: Path) -> Iterator[Sample]:
+    """A peer's builds of the job, changed in one place each."""
+    yield "pip", build(job.with_pip(MORE_PIP))
+    yield "apt", build(job.with_apt(MORE_APT))
+    yield "pip-moved", build(job.with_other_pip(*OTHER_PIP))
+    change_file(context)
+    yield "file", build(job)
+    yield "check", build(job.with_other_check())
