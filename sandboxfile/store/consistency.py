@@ -23,6 +23,7 @@ from sandboxfile.errors import IntegrityError
 from sandboxfile.store.atomic import TEMPORARY, unique, write_atomically
 from sandboxfile.store.database import generations
 from sandboxfile.store.failure import reported
+from sandboxfile.store.gc import GRACE
 from sandboxfile.store.locks import is_owned, try_acquire
 from sandboxfile.store.records import LayerRecord, SnapshotRecord, snapshot_document
 from sandboxfile.store.restore import LAYER_DOCUMENT, key_of_directory, read_layer
@@ -222,8 +223,24 @@ def _leftovers(
         if held is not None:
             os.close(held)
             yield f"blobs/incoming/{path.name}"
+    made_since = store.clock() - GRACE
+    for path in _entries(store.placements):
+        if path.name.startswith(TEMPORARY) and path.stat().st_mtime < made_since:
+            yield f"placements/{path.name}"
+    if not store.read_only and not _anybody_at_work(store):
+        yield from (f"staging/{path.name}" for path in _entries(store.staging))
     yield from (path.name for _, path in sorted(generations(store.home).items())[:-1])
     yield from (path.name for path in _entries(store.home) if path.name.startswith((TEMPORARY, "index.new-")))
+
+
+def _anybody_at_work(store: Store) -> bool:
+    """Whether a client lives that names what it uses."""
+    for path in _entries(store.locks.directory / "uses"):
+        free = try_acquire(path, fcntl.LOCK_SH, create=False)
+        if free is None:
+            return True
+        os.close(free)
+    return False
 
 
 def _repair_layer(store: Store, problem: Problem) -> None:

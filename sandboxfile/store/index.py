@@ -114,17 +114,23 @@ class Index(Environments):
         there = [key for key in dict.fromkeys(keys) if self._has_directory(key)]
         if not there:
             return frozenset()
-        known = self.layers(there)
-        looked_at = [known.get(key) or read_layer(self._layers, key) for key in there]
-        found = [record for record in looked_at if record is not None]
-        doubtful = [record for record in found if is_doubtful(record.boot)]
+
+        def work(connection: sqlite3.Connection) -> dict[LayerKey, str | None]:
+            query = "SELECT key, boot FROM layers WHERE key = ?"
+            return {row[0]: row[1] for key in there for row in connection.execute(query, (key,))}
+
+        boots = self._database.read(work)
+        unknown = [read_layer(self._layers, key) for key in there if key not in boots]
+        adopted = [record for record in unknown if record is not None]
+        boots |= {record.key: record.boot for record in adopted}
+        doubtful = [key for key, boot in boots.items() if is_doubtful(boot)]
         if doubtful:
-            self._put_aside(doubtful)
-            found = [record for record in found if not is_doubtful(record.boot)]
-        adopted = [record for record in found if record.key not in known]
+            records = {record.key: record for record in adopted} | self.layers(doubtful)
+            self._put_aside([records[key] for key in doubtful])
+            adopted = [record for record in adopted if not is_doubtful(record.boot)]
         if adopted:
             self._database.note(lambda connection: _insert_layers(connection, adopted))
-        return frozenset(record.key for record in found)
+        return frozenset(boots.keys() - set(doubtful))
 
     def adopt_layers(self) -> None:
         """Take in every layer directory that has no record."""
@@ -350,21 +356,17 @@ class Index(Environments):
 
 def _layer(row: Sequence[object]) -> LayerRecord:
     key, kind, name, text, diff_id, size, entries, parents, created, last_used, unreproducible, boot = row
-    record = LayerRecord(
-        LayerKey(Digest(str(key))),
-        str(kind),
-        str(name),
-        str(text),
-        None if diff_id is None else Digest(str(diff_id)),
-        int(str(size)),
-        int(str(entries)),
-        (),
-        float(str(created)),
-        float(str(last_used)),
-    )
-    return replace(
-        record,
+    return LayerRecord(
+        key=LayerKey(Digest(str(key))),
+        kind=str(kind),
+        name=str(name),
+        preimage=str(text),
+        diff_id=None if diff_id is None else Digest(str(diff_id)),
+        size=int(str(size)),
+        entries=int(str(entries)),
         parents=tuple(json.loads(str(parents))),
+        created=float(str(created)),
+        last_used=float(str(last_used)),
         unreproducible=tuple(json.loads(str(unreproducible))),
         boot=None if boot is None else str(boot),
     )

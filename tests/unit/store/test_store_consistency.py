@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -140,13 +141,21 @@ def test_leftovers_are_named_and_are_no_problem(store: Store, made: LayerRecord)
     (store.blobs.incoming / "1-abc").touch()
     (store.volumes / "gone.json").write_text("{}")
     (store.home / ".VERSION.1-abc").touch()
+    (store.staging / "stage-1").mkdir()
+    for name in (".new.abc", ".old.abc"):
+        (store.placements / name).mkdir()
+    # The clock of these tests is fixed.
+    os.utime(store.placements / ".new.abc", (store.clock(), store.clock()))
+    os.utime(store.placements / ".old.abc", (1, 1))
     found = check(store)
     assert found.problems == ()
     assert sorted(found.leftovers) == [
         ".VERSION.1-abc",
         "blobs/incoming/1-abc",
         "layers/half-made",
+        "placements/.old.abc",
         "snapshots/gone-1.json",
+        "staging/stage-1",
         "trash/old",
         "volumes/gone.json",
         "workspaces/w-1",
