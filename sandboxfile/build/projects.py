@@ -83,25 +83,26 @@ class Projects:
         requests, constraints = project.pip_inputs
         # Constraints named in a requirements file count as well.
         pip = replace(project.sandboxfile.pip, constraints=tuple(constraints))
-        return await make_lock(
-            replace(project.sandboxfile, pip=pip),
-            project.requests,
-            requests,
-            project.read_lock(),
-            directory=project.directory,
-            engine=self._parts.engine,
-            store=self._parts.store,
-            settings=self._workshop.settings(project),
-            downloader=self._workshop.downloader(project),
-            on_apt=on_apt,
-            reporter=self._parts.reporter,
-            build_base=build_base,
-            build_stack=self._workshop.stack_builder(project, offline),
-            update=update,
-            refresh=refresh or accept_older,
-            offline=offline,
-            accept_older=accept_older,
-        )
+        async with self._workshop.downloader(project).session(warm=not offline):
+            return await make_lock(
+                replace(project.sandboxfile, pip=pip),
+                project.requests,
+                requests,
+                project.read_lock(),
+                directory=project.directory,
+                engine=self._parts.engine,
+                store=self._parts.store,
+                settings=self._workshop.settings(project),
+                downloader=self._workshop.downloader(project),
+                on_apt=on_apt,
+                reporter=self._parts.reporter,
+                build_base=build_base,
+                build_stack=self._workshop.stack_builder(project, offline),
+                update=update,
+                refresh=refresh or accept_older,
+                offline=offline,
+                accept_older=accept_older,
+            )
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""

@@ -33,6 +33,7 @@ from sandboxfile.inputs.transport import (
     open_url,
     origin_of,
     shown,
+    warm_up,
 )
 
 if TYPE_CHECKING:
@@ -88,15 +89,19 @@ class Downloader:
         self._active: dict[str, asyncio.Future[None]] = {}
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[None]:
-        """Keep connections open until the block ends. Sessions may overlap; the last one closes them."""
+    async def session(self, *, warm: bool = False) -> AsyncIterator[None]:
+        """Keep connections open until the block ends. Sessions may overlap; the last one closes them. With
+        `warm`, what the first connection needs is loaded beside whatever the block begins with."""
         if not self._users:
             self._slots = asyncio.Semaphore(max(1, self._settings.connections))
         self._users += 1
+        warming = asyncio.ensure_future(asyncio.to_thread(warm_up, self._settings)) if warm else None
         try:
             yield
         finally:
             self._users -= 1
+            if warming is not None:
+                await asyncio.wait([warming])
             if not self._users:
                 client, self._client, self._slots = self._client, None, None
                 if client is not None:

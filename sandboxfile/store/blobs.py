@@ -162,6 +162,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         self._path = blobs.incoming / unique()
         self._keep = False
+        self._spoilt = False
         self._finished = False
         self.size = 0
         held = None
@@ -199,6 +200,7 @@ class BlobWriter:
         """Add bytes. IntegrityError when there are more than expected, StoreError when they do not fit."""
         self.size += len(chunk)
         if self._expected_size is not None and self.size > self._expected_size:
+            self._spoilt = True
             raise IntegrityError(f"{self._name} is longer than the {self._expected_size} bytes promised")
         self._hash.update(chunk)
         with reported(f"writing {self._name} into the package store"):
@@ -215,12 +217,14 @@ class BlobWriter:
         with reported(f"writing {self._name} into the package store"):
             os.ftruncate(self._descriptor, 0)
         self._hash = hashlib.sha256()
+        self._spoilt = False
         self.size = 0
 
     def finish(self) -> None:
         """Check the whole and put it under its name. May be called twice."""
         if self._finished:
             return
+        self._spoilt = True
         if self._expected_size is not None and self.size != self._expected_size:
             raise IntegrityError(
                 f"{self._name} has {self.size} bytes, not the {self._expected_size} promised"
@@ -230,6 +234,7 @@ class BlobWriter:
                 f"the bytes of {self._name} are not what was promised: "
                 f"their sha256 is {self.sha256}, not {self._expected_sha256}"
             )
+        self._spoilt = False
         target = self._blobs.path(self.sha256)
         with reported(f"writing {self._name} into the package store"):
             point("blob:written")
@@ -250,7 +255,7 @@ class BlobWriter:
     def discard(self) -> None:
         """Remove what was not put under its name, unless it can be gone on with. May be called twice."""
         if self._descriptor >= 0:
-            if self._finished or not self._keep or self.size < WORTH_KEEPING:
+            if self._finished or self._spoilt or not self._keep or self.size < WORTH_KEEPING:
                 self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1

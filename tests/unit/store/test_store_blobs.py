@@ -142,3 +142,79 @@ def test_touch_moves_the_time_of_use(store: Store) -> None:
 def test_only_a_sha256_names_a_blob(store: Store, text: str) -> None:
     with pytest.raises(ValueError, match="not a sha256"):
         store.blobs.path(text)
+
+
+BIG = os.urandom(2 << 20)
+BIG_SHA256 = hashlib.sha256(BIG).hexdigest()
+
+
+class CutOffError(Exception):
+    """A download that breaks off."""
+
+
+def broken_off(store: Store, content: bytes) -> None:
+    try:
+        with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as writer:
+            writer.write(content)
+            raise CutOffError
+    except CutOffError:
+        pass
+
+
+def test_an_unfinished_blob_is_gone_on_with(store: Store) -> None:
+    broken_off(store, BIG[: 3 << 19])
+    assert not store.blobs.has(BIG_SHA256)
+    with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as writer:
+        assert writer.size == 3 << 19
+        writer.write(BIG[writer.size :])
+    assert store.blobs.path(BIG_SHA256).read_bytes() == BIG
+    assert left_over(store) == [store.blobs.path(BIG_SHA256)]
+
+
+def test_a_little_of_a_blob_is_not_kept(store: Store) -> None:
+    broken_off(store, BIG[:1000])
+    assert left_over(store) == []
+
+
+@pytest.mark.parametrize("wrong", [b"x" * len(BIG), b"x" * (len(BIG) + 1), b"x" * (len(BIG) - 1)])
+def test_what_turned_out_wrong_is_not_gone_on_with(store: Store, wrong: bytes) -> None:
+    with pytest.raises(IntegrityError), store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as writer:
+        writer.write(wrong)
+    assert left_over(store) == []
+
+
+def test_a_restart_forgets_everything(store: Store) -> None:
+    broken_off(store, b"x" * (3 << 19))
+    with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as writer:
+        writer.restart()
+        assert writer.size == 0
+        writer.write(BIG)
+        writer.finish()
+        writer.finish()
+    assert store.blobs.path(BIG_SHA256).read_bytes() == BIG
+
+
+def test_two_who_want_the_same_do_not_write_into_one_file(store: Store) -> None:
+    broken_off(store, BIG[: 3 << 19])
+    with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as first:
+        with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as second:
+            assert (first.size, second.size) == (3 << 19, 0)
+            second.write(BIG)
+        first.write(BIG[first.size :])
+    assert left_over(store) == [store.blobs.path(BIG_SHA256)]
+
+
+def test_gc_removes_what_nobody_goes_on_with(store: Store) -> None:
+    from sandboxfile.store.sweep import sweep
+
+    broken_off(store, BIG[: 3 << 19])
+    assert sweep(store, dry_run=True).sizes["garbage"] == 3 << 19
+    with store.blobs.writer(BIG_SHA256, len(BIG), resume=True) as writer:
+        assert writer.size == 3 << 19
+        sweep(store)
+        writer.write(BIG[writer.size :])
+    assert store.blobs.has(BIG_SHA256)
+    store.blobs.path(BIG_SHA256).unlink()
+    broken_off(store, BIG[: 3 << 19])
+    sweep(store)
+    assert left_over(store) == []
