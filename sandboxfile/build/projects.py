@@ -109,9 +109,10 @@ class Projects:
         self._current_lock(project)
 
     def _current_lock(self, project: Project) -> Lockfile:
+        """The lock beside the Sandboxfile. Raises LockStale when it does not answer it, or is missing."""
         from sandboxfile.spec.staleness import after_merge, differences
 
-        lock = project.read_lock() or self._vendored_lock(project)
+        lock = project.read_lock()
         if lock is None:
             raise LockStale(
                 f"there is no {LOCK_NAME}",
@@ -129,22 +130,20 @@ class Projects:
             )
         return lock
 
-    def _vendored_lock(self, project: Project) -> Lockfile | None:
-        """The lock that was vendored, for a project without one of its own; it is that project's from now on.
-        One that does not answer the Sandboxfile is passed over."""
+    def _lock_at_hand(self, project: Project) -> Lockfile:
+        """The lock beside the Sandboxfile; when there is none, the one that was vendored, provided that it
+        answers the Sandboxfile. Raises LockStale."""
         place = self._workshop.settings(project).vendored
-        if place is None:
-            return None
-        from sandboxfile.inputs.vendored import open_vendored
-        from sandboxfile.spec.lockfile import load
-        from sandboxfile.spec.staleness import after_merge, differences
+        if place is not None and project.read_lock() is None:
+            from sandboxfile.inputs.vendored import open_vendored
+            from sandboxfile.spec.lockfile import load
+            from sandboxfile.spec.staleness import after_merge, differences
 
-        text = open_vendored(place).lock_text()
-        lock = load(text, f"{place}/{LOCK_NAME}") if text is not None else None
-        if lock is None or after_merge(lock) or differences(lock, project.requests):
-            return None
-        project.write_lock(lock)
-        return lock
+            text = open_vendored(place).lock_text()
+            lock = load(text, f"{place}/{LOCK_NAME}") if text is not None else None
+            if lock is not None and not after_merge(lock) and not differences(lock, project.requests):
+                return lock
+        return self._current_lock(project)
 
     async def vendor(
         self,
@@ -163,7 +162,7 @@ class Projects:
         from sandboxfile.spec.lockfile import dump
 
         try:
-            lock = self._current_lock(project)
+            lock = self._lock_at_hand(project)
         except LockStale:
             if locked or check:
                 raise
@@ -193,7 +192,7 @@ class Projects:
         resolved for this plan only, unless `locked` makes them LockStale. `since` is an earlier build (its
         number or slug) to compare with, instead of the last one."""
         try:
-            lock = self._current_lock(project)
+            lock = self._lock_at_hand(project)
         except LockStale:
             if locked:
                 raise
@@ -243,7 +242,7 @@ class Projects:
         async with self._workshop.fetching_ahead(project) as fetch_ahead:
             changes: tuple[str, ...] = ()
             try:
-                lock = self._current_lock(project)
+                lock = self._lock_at_hand(project)
             except LockStale:
                 if locked or expect_cached:
                     raise
@@ -254,6 +253,9 @@ class Projects:
             reconciled = await self._plan(project, lock, context, force)
             if expect_cached:
                 check_cached(reconciled)
+            if not project.lock_path.exists():
+                # What was vendored is the project's own lock from now on.
+                project.write_lock(lock)
             outcomes = await self._carry_out(project, lock, context, reconciled, offline=offline)
         slug = reconciled.plan.slug
         self._remember(project, context, slug, before)

@@ -111,7 +111,11 @@ def add_common(parser: Parser) -> None:
         help="give the Sandboxfile's parameter K the value V (repeatable)",
     )
     add("--locked", action="store_true", help="never change the lock; exit 4 when it is stale")
-    add("--offline", action="store_true", help="use no network; what is not in the store is an error")
+    add(
+        "--offline",
+        action="store_true",
+        help="use no network; what is neither in the store nor vendored is an error",
+    )
     add(
         "--vendor",
         metavar="PATH",

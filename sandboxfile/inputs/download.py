@@ -344,11 +344,14 @@ class _Transfer:
             await self._stream(url, others)
             await _in_thread(self._sink.finish)
         except IntegrityError as wrong:
+            longer = 0 < self._item.size < self._sink.size
             self._restart()
             if began:
                 await self.take(url, others)
                 return
-            raise OriginError(_sentence(wrong, self._item), Fault.LYING) from None
+            what = f"more than the {self._item.size} bytes" if longer else "other bytes than were"
+            evidence = "" if longer else f": {wrong.message.rpartition(': ')[2]}"
+            raise OriginError(f"sent {what} promised{evidence}", Fault.LYING) from None
         except OriginError as failure:
             failure.gained = max(0, self._sink.size - began)
             raise
@@ -429,13 +432,6 @@ async def _in_thread(work: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
-
-
-def _sentence(wrong: IntegrityError, item: Wanted) -> str:
-    """What a store says of wrong bytes, to be read after the URL that they came from."""
-    if "longer" in wrong.message:
-        return f"sent more than the {item.size} bytes promised"
-    return f"sent other bytes than were promised: {wrong.message.rpartition(': ')[2]}"
 
 
 def _failure(item: Wanted, inquiry: Inquiry, offline: bool) -> FetchError:
