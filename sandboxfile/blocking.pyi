@@ -7,7 +7,6 @@ from sandboxfile.build.project import Project
 from sandboxfile.build.rebuild import LayerRebuilt
 from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.build.snapshotdiff import SnapshotDiff
-from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.build.why import KnownLayer
 from sandboxfile.core.event import Reporter
 from sandboxfile.engine.files import (
