@@ -144,6 +144,7 @@ def test_a_version_that_the_mirror_has_dropped_comes_from_a_snapshot_archive(
     assert {str(event["file"]).partition("_")[0] for event in past} == dropped & {row.name for row, _ in rows}
     assert {event["reason"] for event in past} == {"answered 404 Not Found"}
     assert [str(e["file"]) for e in fallbacks if e["taken_from"] == index.url[7:]] == [wheel.filename]
+    assert elsewhere("cache", "check", "--full").code == 0
 
 
 @pytest.mark.root

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -22,10 +23,13 @@ from sandboxfile.errors import (
 from sandboxfile.inputs import signature
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest
 from sandboxfile.inputs.download import Downloader
+from sandboxfile.inputs.settings import Settings
 from sandboxfile.inputs.signature import Keyring, dearmor
 from sandboxfile.store.store import Store
+from tests.resolve.conftest import Recorder
 from tests.resolve.repository import Repository, Signer
 from tests.resolve.server import Server, dead_url, saying, status
+from tests.resolve.test_origins_at_fault import FAULTS
 
 
 @pytest.fixture
@@ -292,7 +296,7 @@ def test_a_mirror_in_the_middle_of_an_update_is_passed_over_for_one_that_is_not(
     path = "/dists/stable/main/binary-amd64/Packages.xz"
     other_mirror.plan(path, saying(b"the next one"))
     assert "alpha" in fetch(archives, request_for(repository, other_mirror.url, web.url)).index()
-    other_mirror.plan(path, *[status(404)] * 3)
+    assert path in other_mirror.asked
 
 
 def test_when_every_mirror_is_refused_the_error_says_what_each_did(
@@ -379,3 +383,21 @@ def test_a_clock_before_the_key_was_made_is_called_that_too(repository: Reposito
         [*argv, document, str(tmp_path / "key")], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("this machine's clock says 2020-01-01"), done.stderr
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_with_one_mirror_at_fault_the_suite_comes_from_the_next(
+    repository: Repository,
+    web: Server,
+    other_mirror: Server,
+    store: Store,
+    settings: Settings,
+    recorder: Recorder,
+    fault: str,
+) -> None:
+    other_mirror.always = FAULTS[fault](other_mirror)
+    downloader = Downloader(store.blobs, replace(settings, timeout=4.0), recorder)
+    archives = Archives(store.indexes, downloader, store.suites)
+    suite = fetch(archives, request_for(repository, other_mirror.url, web.url))
+    assert "alpha" in suite.index()
+    assert other_mirror.asked
