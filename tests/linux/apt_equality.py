@@ -63,17 +63,22 @@ class Installed:
         return dict(found)
 
 
-async def fetched(client: AsyncClient, directory: Path) -> tuple[AptLayer, tuple[LayerKey, ...]]:
-    """The first apt layer of a project, with its packages in the store, and the stack below it."""
-    project = client.load(directory=directory)
-    reconciled = await client.plan(project)
-    builder = client._builder(project, client._current_lock(project), None)
-    for planned in reconciled.plan.fetches:
-        await builder._fetch(planned)
-    layers = [each for each in reconciled.plan.layers if isinstance(each.definition, AptLayer)]
-    definition = layers[0].definition
-    assert isinstance(definition, AptLayer)
-    return definition, tuple(layers[0].stack)
+async def built(client: AsyncClient, directory: Path) -> tuple[Installed, AptLayer, tuple[LayerKey, ...]]:
+    """The first apt layer of a project, built as for a user, its definition and the stack below it."""
+    await client.lock(client.load(directory=directory))
+    started = time.monotonic()
+    await client.build(client.load(directory=directory))
+    seconds = time.monotonic() - started
+    reconciled = await client.plan(client.load(directory=directory))
+    planned = next(each for each in reconciled.plan.layers if isinstance(each.definition, AptLayer))
+    layer, engine = planned.definition, client.engine
+    assert isinstance(layer, AptLayer)
+    assert isinstance(engine, LinuxEngine)
+    committed = engine.layers.sealed(planned.key).committed
+    manifest = await _manifest(engine, engine.layers.directory(planned.key) / "fs")
+    log = client.store.log_path(planned.key).read_text("utf-8", "replace")
+    made = Installed("ours", planned.key, str(committed.diff_id), seconds, manifest, log)
+    return made, layer, tuple(planned.stack)
 
 
 async def install(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apt_equality import WAYS, Installed, fetched, install
+from apt_equality import WAYS, Installed, built, install
 
 from sandboxfile.api import AsyncClient
 from sandboxfile.build.apt_install import EXTENDED_STATES
@@ -66,15 +66,15 @@ def test_what_is_installed_is_what_apt_installs(tmp_path: Path, shared_home: Pat
 
 async def _install_all(home: Path, project: Path, names: list[str]) -> tuple[dict[str, Installed], int]:
     async with AsyncClient(home=home) as client:
-        await client.lock(client.load(directory=project))
-        layer, stack = await fetched(client, project)
-        assert isinstance(client.engine, LinuxEngine)
+        ours, layer, stack = await built(client, project)
+        engine = client.engine
+        assert isinstance(engine, LinuxEngine)
         blobs = {pin.sha256: client.store.blobs.path(pin.sha256) for pin in layer.install}
-        made = {}
-        for way in WAYS:
-            made[way] = await install(client.engine, layer, stack, way, blobs, names)
-            made[way].marks = await _read_marks(client.engine, stack, made[way])
-        await client.engine.remove([each.key for each in made.values()])
+        others = [await install(engine, layer, stack, way, blobs, names) for way in WAYS[1:]]
+        made = {each.way: each for each in (ours, *others)}
+        for each in made.values():
+            each.marks = await _read_marks(engine, stack, each)
+        await engine.remove([each.key for each in others])
         return made, len(layer.install)
 
 
