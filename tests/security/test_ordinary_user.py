@@ -56,7 +56,7 @@ def python(user: User, tmp_path: Path) -> Path:
     subprocess.run([tool, "build", "--quiet", "--wheel", "--out-dir", wheels, ROOT], check=True)
     subprocess.run([tool, "venv", "--quiet", "--python", "/usr/bin/python3", venv], check=True)
     install = [tool, "pip", "install", "--quiet", "--link-mode", "copy", "--python", venv / "bin/python"]
-    subprocess.run([*install, *wheels.glob("*.whl"), "pytest", "pytest-timeout"], check=True)
+    subprocess.run([*install, *wheels.glob("*.whl"), "pytest", "pytest-timeout", "hypothesis"], check=True)
     for name in ("pyproject.toml", "tests/conftest.py", "docs/dev/escape-suite.md"):
         (user.home / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, user.home / name)
