@@ -24,13 +24,13 @@ SMALL = "cron dbus fontconfig jq less libnss-mdns man-db openssh-client python3-
 and by path, alternatives, byte code, fonts, manual pages."""
 
 LARGE = (
-    "python3 python3-pip python3-venv python3-dev build-essential systemd systemd-sysv dbus openssh- "
-    "server sudo postgresql-client default-jre-headless fonts-dejavu fontconfig man-db manpages perl "
-    "libwww-perl git vim nginx cron rsyslog logrotate mariadb-client redis-server python3-yaml "
-    "python3-requests tcl lua5.4 jq curl wget rsync tmux screen zsh busybox iputils-ping iproute2 net- "
-    "tools dnsutils tcpdump strace ninja-build bash-completion locales tzdata unzip zip xz-utils less "
-    "nano bsd-mailx exim4-daemon-light avahi-daemon polkitd dash ssl-cert libpam-modules libnss-mdns "
-    "sgml-base xml-core docbook-xml at acl attr libcap2-bin fuse3"
+    "python3 python3-pip python3-venv python3-dev build-essential systemd systemd-sysv dbus "
+    "openssh-server sudo postgresql-client default-jre-headless fonts-dejavu fontconfig man-db manpages "
+    "perl libwww-perl git vim nginx cron rsyslog logrotate mariadb-client redis-server python3-yaml "
+    "python3-requests tcl lua5.4 jq curl wget rsync tmux screen zsh busybox iputils-ping iproute2 "
+    "net-tools dnsutils tcpdump strace ninja-build bash-completion locales tzdata unzip zip xz-utils "
+    "less nano bsd-mailx exim4-daemon-light avahi-daemon polkitd dash ssl-cert libpam-modules "
+    "libnss-mdns sgml-base xml-core docbook-xml at acl attr libcap2-bin fuse3"
 )
 
 APTS_OWN: Mapping[str, str] = {
