@@ -224,6 +224,7 @@ class _Stream:
         if self._outside.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.cut()
             return
+        self._loop.expire(self._inside.fileno(), self._patience.idle, self.cut)
         self._advance(self._up, self._down)
 
     def _inside_ready(self, ready: int) -> None:
