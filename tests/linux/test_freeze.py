@@ -142,7 +142,7 @@ def test_commands_that_are_started_during_a_snapshot_wait_for_it(bench: Bench) -
 def test_a_sandbox_can_be_closed_while_it_is_frozen(bench: Bench) -> None:
     async def body() -> None:
         place = await counting(bench)
-        await bench.engine.helper.do(Freeze(place.where.id, place.where._init_pid))
+        await bench.engine.helper.do(Freeze(place.where.id, place.where._state.init_pid))
         await place.where.close()
         await bench.engine.helper.do(Thaw(place.where.id))
         with pytest.raises(EngineError, match="ended"):

@@ -205,8 +205,8 @@ def test_sandboxes_that_end_by_themselves_leave_nothing(bench: Bench) -> None:
         assert killed.pid is not None
         os.kill(killed.pid, signal.SIGKILL)
         for sandbox in (ending, killed):
-            assert sandbox._init_end is not None
-            await sandbox._init_end
+            assert sandbox._state.init_end is not None
+            await sandbox._state.init_end
             await sandbox.close()
             with pytest.raises(EngineError, match="ended"):
                 await sandbox.extend(1)
@@ -240,7 +240,7 @@ async def main():
     engine = LinuxEngine(Path(sys.argv[1]))
     limits = Limits(memory=256 << 20) if sys.argv[2] == "hard" else Limits(pids=50)
     sandbox = await engine.start(sys.argv[3:], options=SandboxOptions(limits=limits))
-    await engine.helper.do(Freeze(sandbox.id, sandbox._init_pid))
+    await engine.helper.do(Freeze(sandbox.id, sandbox._state.init_pid))
     print(engine.helper.pid, sandbox.id, flush=True)
     await asyncio.sleep(1000)
 
