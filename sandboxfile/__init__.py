@@ -58,7 +58,7 @@ _HOME = {
         "VolumeInUse",
     ),
     "sandboxfile.sdk.process": ("AsyncProcess", "CommandOutput", "Status"),
-    "sandboxfile.sdk.registry": ("SandboxInfo",),
+    "sandboxfile.store.sandboxes": ("SandboxInfo",),
     "sandboxfile.sdk.sandbox": ("AsyncSandbox",),
     "sandboxfile.sdk.volumes": ("VolumeInfo",),
 }

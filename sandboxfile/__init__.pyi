@@ -55,8 +55,8 @@ from sandboxfile.errors import VolumeInUse as VolumeInUse
 from sandboxfile.sdk.process import AsyncProcess as AsyncProcess
 from sandboxfile.sdk.process import CommandOutput as CommandOutput
 from sandboxfile.sdk.process import Status as Status
-from sandboxfile.sdk.registry import SandboxInfo as SandboxInfo
 from sandboxfile.sdk.sandbox import AsyncSandbox as AsyncSandbox
 from sandboxfile.sdk.volumes import VolumeInfo as VolumeInfo
+from sandboxfile.store.sandboxes import SandboxInfo as SandboxInfo
 
 __version__: str

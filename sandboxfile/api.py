@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sandboxfile.store.consistency import Checked
     from sandboxfile.store.evictions import Eviction
     from sandboxfile.store.records import LayerRecord, PastBuild, SnapshotRecord
+    from sandboxfile.store.sandboxes import Entry, SandboxInfo
     from sandboxfile.store.store import Store
     from sandboxfile.store.sweep import Swept
 
@@ -80,6 +81,7 @@ class AsyncClient:
         self._runtime = runtime
         self._vendor = vendor
         self._opened: Engine | None = None
+        self._listed: dict[str, Entry] = {}
 
     # What a client is made of, each made when it is first needed.
 
@@ -288,6 +290,8 @@ class AsyncClient:
 
     async def start(self, snapshot: SnapshotInfo, *, network: str | None = None) -> Sandbox:
         """Boot a sandbox from a snapshot, with its configuration's limits."""
+        from sandboxfile.store.sandboxes import list_here
+
         stack = snapshot.layers
         with ExitStack() as undo:
             undo.enter_context(self.store.uses.hold(layers=stack))
@@ -303,7 +307,21 @@ class AsyncClient:
             sandbox = await self.engine.start(stack, limits=_limits(snapshot.config), network=mode)
             # What runs keeps its layers until this client is closed.
             undo.pop_all()
+        try:
+            entry = list_here(self.store.sandboxes, snapshot.slug)
+        except BaseException:
+            await sandbox.close()
+            raise
+        self._listed[sandbox.id] = entry
+        sandbox.when_ended(lambda: self._listed.pop(sandbox.id, entry).remove())
         return sandbox
+
+    def announce(self, sandbox: Sandbox, url: str) -> None:
+        """Say in the list of running sandboxes where one that `start` made is reached."""
+        from dataclasses import replace
+
+        entry = self._listed[sandbox.id]
+        entry.write(replace(entry.info, url=url))
 
     async def debug(self, project: Project) -> tuple[Sandbox, Command, str]:
         """A sandbox in the state that this project's last failed step or check left, the command that
@@ -335,6 +353,12 @@ class AsyncClient:
     def stored_snapshots(self) -> tuple[SnapshotInfo, ...]:
         """Every snapshot, newest first."""
         return tuple(self._info(record) for record in self.store.index.snapshots())
+
+    def running_sandboxes(self) -> tuple[SandboxInfo, ...]:
+        """Every sandbox that runs, of all clients of the store, newest first."""
+        from sandboxfile.store.sandboxes import running
+
+        return running(self.store.sandboxes)
 
     def snapshot(self, target: str) -> SnapshotInfo:
         """The snapshot of a slug, else the newest of a name. NoSuchSnapshot, with near misses as hint."""

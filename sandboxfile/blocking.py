@@ -39,7 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-ONLY_ASYNC = frozenset({"engine", "start", "debug"})
+ONLY_ASYNC = frozenset({"engine", "start", "announce", "debug", "reach"})
 """Members that lead to the engine's own objects, which belong to the event loop."""
 
 

@@ -26,7 +26,7 @@
     ├── SlugTaken            a volume or snapshot has that slug already
     ├── SandboxError         something about a running sandbox
     │   ├── NoSuchSandbox        no sandbox that lives has that id
-    │   ├── SandboxElsewhere     it belongs to another client
+    │   ├── SandboxElsewhere     it belongs to another client and is not detached
     │   ├── SandboxGone          it has ended; what was asked of it cannot be done
     │   ├── FileRefused          what is there is no file that is read or written from outside
     │   ├── FileTooLarge         there is more than the limit that was given
@@ -264,7 +264,7 @@ class NoSuchSandbox(SandboxError):
 
 
 class SandboxElsewhere(SandboxError):
-    """The sandbox lives, but belongs to another client, which alone can reach it."""
+    """The sandbox lives, but belongs to another client and is not detached: only that client reaches it."""
 
 
 class SandboxGone(SandboxError):

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
+from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser, duration
 from sandboxfile.core.environment import run_environment
 from sandboxfile.engine.base import Command
 from sandboxfile.errors import UsageError
 
+if TYPE_CHECKING:
+    from sandboxfile.api import AsyncClient
+    from sandboxfile.engine.base import Sandbox
+
 TARGET = "a slug, a name (its newest snapshot), or `.` (the default): this project's, built if needed"
+RUNNING = f"{TARGET}; or the id of a detached sandbox, for one that runs already"
 SHELL = ("/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi")
 """bash where there is one, else sh. Not a login shell: /etc/profile would throw PATH away."""
 SANDBOX_DEFAULTS: dict[str, object] = {
@@ -23,9 +31,9 @@ SANDBOX_DEFAULTS: dict[str, object] = {
 }
 
 
-def add_target(parser: Parser) -> None:
+def add_target(parser: Parser, text: str = TARGET) -> None:
     """Add the optional TARGET."""
-    parser.add_argument("target", metavar="TARGET", nargs="?", default=".", help=TARGET)
+    parser.add_argument("target", metavar="TARGET", nargs="?", default=".", help=text)
 
 
 def add_sandbox_options(parser: Parser) -> None:
@@ -49,6 +57,37 @@ def add_sandbox_options(parser: Parser) -> None:
         "--timeout", metavar="TIME", type=duration, help="stop the command after this time, such as 90s or 5m"
     )
     parser.set_defaults(**SANDBOX_DEFAULTS)
+
+
+@asynccontextmanager
+async def target_sandbox(
+    invocation: Invocation, client: AsyncClient
+) -> AsyncIterator[tuple[Sandbox, Mapping[str, object]]]:
+    """The sandbox that TARGET stands for and its configuration: a fresh one, which ends afterwards, or a
+    detached one by its id, which goes on."""
+    args = invocation.args
+    if not is_sandbox(args.target):
+        snapshot = await invocation.target(client, args.target)
+        sandbox = await client.start(snapshot, network=args.network)
+        try:
+            yield sandbox, snapshot.config
+        finally:
+            await sandbox.close()
+        return
+    if args.network is not None:
+        raise UsageError("the network of a sandbox that runs cannot be changed")
+    _, found = await client.sandboxes.reach(args.target)
+    try:
+        about = found.about
+        config = {**about["config"], "env": found.variables, "network": about["options"]["network"]}
+        yield found, config
+    finally:
+        await found.leave()
+
+
+def is_sandbox(target: str) -> bool:
+    """Whether TARGET is a sandbox's id: no slug has that character."""
+    return target.startswith("sbx_")
 
 
 def sandbox_command(argv: tuple[str, ...], args: Namespace, config: Mapping[str, object]) -> Command:

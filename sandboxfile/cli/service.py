@@ -7,6 +7,7 @@ import codecs
 import os
 import signal
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from sandboxfile.cli.exits import DONE
@@ -37,6 +38,7 @@ class Service:
         port: int | None,
         host_port: int,
         timeout: float | None,
+        announce: Callable[[str], None],
     ) -> None:
         self._invocation = invocation
         self._sandbox = sandbox
@@ -44,6 +46,7 @@ class Service:
         self._port = port
         self._host_port = host_port
         self._timeout = timeout
+        self._announced = announce
         self._last: deque[str] = deque(maxlen=20)
 
     async def serve(self, slug: str) -> int:
@@ -67,6 +70,7 @@ class Service:
                     console.say("`start` names no port, so there is no URL")
                 else:
                     url = await self._expose(self._port)
+                    self._announced(url)
                     await self._answers(self._port, ended, follower)
                     self._announce(slug, url)
                 done, _ = await asyncio.wait({ended}, timeout=self._timeout)

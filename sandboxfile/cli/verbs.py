@@ -57,8 +57,9 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "up",
         "start the environment's `start` command and print its URL",
-        "[TARGET] [--port N] [--timeout TIME]",
+        "[TARGET] [--port N] [--timeout TIME] [--detach]",
     ),
+    Verb("sandboxes", "list the sandboxes that run, and end detached ones", "[list | logs ID | kill ID ...]"),
     Verb("debug", "open a shell where the last build failed", "", False),
     Verb("verify", "run every check of the built environment again, or prove its bytes", "[--rebuild]"),
     Verb("snapshots", "list, show and remove snapshots", "[list | show TARGET | rm TARGET ...]"),

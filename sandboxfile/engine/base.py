@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase, TreeEntry
@@ -22,6 +22,7 @@ from sandboxfile.engine.files import SandboxFiles
 
 if TYPE_CHECKING:
     from sandboxfile.core.manifest import Entry
+    from sandboxfile.store.sandboxes import SandboxInfo
 
 Stack = Sequence[LayerKey]
 Output = Callable[[str, bytes], None]
@@ -46,6 +47,7 @@ class Capability(StrEnum):
     HARD_PIDS = "hard-pids"
     HARD_DISK = "hard-disk"
     VOLUME_CAPACITY = "volume-capacity"
+    DETACHED = "detached"
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,26 @@ class SandboxOptions:
 
 
 @dataclass(frozen=True)
+class Detachment:
+    """What a sandbox needs that outlives its client.
+
+    info:      what is listed of it; its id is what others connect to
+    layers:    every layer that it needs, to be kept from gc as long as it lives
+    about:     what clients that connect are told, as JSON
+    variables: the first ones of its `variables`
+    locks:     descriptors that stay open as long as it lives; the caller keeps its own
+    command:   what it is for: it ends when that ends, whose output is kept as its `log`
+    """
+
+    info: SandboxInfo
+    layers: tuple[LayerKey, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    locks: tuple[int, ...] = ()
+    command: Command | None = None
+
+
+@dataclass(frozen=True)
 class Terminal:
     """The size of a terminal a process is given."""
 
@@ -273,8 +295,51 @@ class Sandbox(Protocol):
         volume mounted there holds above its stack."""
         ...
 
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, in the event loop, once it has ended for whatever reason and its volumes are free."""
+        ...
+
     async def close(self) -> None:
         """End every process and drop what was written, except to volumes. May be called twice."""
+        ...
+
+
+class DetachedSandbox(Sandbox, Protocol):
+    """A sandbox that does not end with the client that made it, as one of its clients has it. `close` ends
+    it. What a client starts in it ends with that client; `extend` never takes time away; the ports that it
+    exposes stay exposed. `alive` is also False once this client has let go of it.
+
+    about: what its maker said, for other clients
+    """
+
+    about: Mapping[str, Any]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables that are the same for all clients, as they are now: what `set_variables` said, on top of
+        what its maker said."""
+        ...
+
+    @property
+    def completed(self) -> Completed | None:
+        """How the command ended that the sandbox was made for, once that has ended the sandbox."""
+        ...
+
+    async def keep(self) -> None:
+        """Let it outlive its maker. Until that was said it ends with its maker, so that what is half made
+        never stays."""
+        ...
+
+    async def set_variables(self, changes: Mapping[str, str | None]) -> None:
+        """Set variables, or unset those that are None, for all clients."""
+        ...
+
+    async def log(self) -> bytes:
+        """The last of what the command wrote that the sandbox was made for."""
+        ...
+
+    async def leave(self) -> None:
+        """Let go of it: it goes on, what this client has started in it ends. May be called twice."""
         ...
 
 
@@ -317,6 +382,14 @@ class Engine(Protocol):
         """Boot a sandbox from a stack. `options` says everything at once; the other keywords are its fields,
         for callers who need no more. With `workspace`, it stands on a kept workspace and writes into a
         throw-away layer above it. Raises LimitNotEnforceable."""
+        ...
+
+    async def detach(self, stack: Stack, options: SandboxOptions, detachment: Detachment) -> DetachedSandbox:
+        """Boot a sandbox that outlives this client, once `keep` was said. Raises as `start` does."""
+        ...
+
+    async def connect(self, sandbox: str) -> DetachedSandbox:
+        """A detached sandbox that this or another client of the same user and store made. NoSuchSandbox."""
         ...
 
     async def create_volume(

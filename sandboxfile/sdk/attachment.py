@@ -27,6 +27,16 @@ class Attachment:
         self._table.set_user(self.record.id, sandbox)
         self._named = True
 
+    @property
+    def descriptor(self) -> int:
+        """What holds it: whoever has this open has the volume."""
+        return self._descriptor
+
+    def hand_over(self) -> None:
+        """Leave it to whoever has the descriptor as well."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
     def release(self) -> None:
         """Let others have it. May be called twice."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -8,28 +8,28 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sandboxfile.core.environment import run_environment
 from sandboxfile.core.event import Notice
 from sandboxfile.core.layer import LayerKey, layer_key
-from sandboxfile.declared import dataclass, replace
-from sandboxfile.engine.base import Command, SandboxOptions, Stdio
+from sandboxfile.declared import replace
+from sandboxfile.engine.base import Command, DetachedSandbox, Stdio
 from sandboxfile.engine.base import Sandbox as EngineSandbox
 from sandboxfile.errors import EngineError, SandboxGone, UsageError, VolumeInUse
 from sandboxfile.sdk import arguments
+from sandboxfile.sdk.origin import Origin
 from sandboxfile.sdk.pipes import AsyncReader, AsyncWriter, close_quietly, pipe
 from sandboxfile.sdk.process import AsyncProcess, CommandOutput, limit_of
-from sandboxfile.sdk.registry import Entry, SandboxInfo
 from sandboxfile.sdk.session import Session, new_layer, snapshot_info
+from sandboxfile.sdk.tenure import Tenure
 from sandboxfile.sdk.variables import AsyncVariables
 from sandboxfile.sdk.volumes import slug_of
+from sandboxfile.store.sandboxes import SandboxInfo
 
 if TYPE_CHECKING:
     from sandboxfile.build.result import SnapshotInfo
     from sandboxfile.engine.files import SandboxFiles
-    from sandboxfile.sdk.attachment import Attachment
     from sandboxfile.store.uses import Hold
     from sandboxfile.store.volumes import VolumeRecord
 
@@ -39,31 +39,17 @@ INHERIT = "inherit"
 _TIME_OVER = "its time was over"
 _CLOCKS_APART = 0.2
 """Seconds by which the engine's clock may be ahead of ours."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+"""Seconds between two tries of a port; the pause doubles from the first to the longest."""
 _MODES = (PIPED, NULL, INHERIT)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a sandbox was made from, so that another can be made like it.
-
-    root:   slug of the volume or snapshot
-    config: the configuration of that: its user, directory and variables
-    """
-
-    root: str
-    stack: tuple[LayerKey, ...]
-    config: Mapping[str, Any]
-    options: SandboxOptions
-    cwd: str
-    user: str
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class AsyncSandbox:
     """A running sandbox. Leaving its `async with` block ends it; so does closing the client.
 
     On a snapshot it writes to a layer that is thrown away, on a volume to the volume. A sandbox that has
-    ended raises SandboxGone.
+    ended raises SandboxGone. A detached one goes on when this client lets go of it in these ways: `kill`,
+    its timeout or the end of its command ends it, for all clients.
     """
 
     def __init__(
@@ -71,40 +57,40 @@ class AsyncSandbox:
         session: Session,
         engine_sandbox: EngineSandbox,
         origin: Origin,
-        entry: Entry,
+        tenure: Tenure,
         *,
         env: dict[str, str],
-        held: Hold,
-        attachments: tuple[Attachment, ...],
+        detached: DetachedSandbox | None = None,
         fork: Callable[[Origin, dict[str, str], float], Awaitable[AsyncSandbox]],
         ended: Callable[[AsyncSandbox], None],
         pause: float = 0.0,
     ) -> None:
-        self.env = AsyncVariables(env)
+        self.env = AsyncVariables(env, detached.set_variables if detached is not None else None)
         self.pause = pause
         """Seconds that the sandbox this is a fork of stood still; 0 when it is none."""
         self._env = env
         self._session = session
         self._sandbox = engine_sandbox
         self._origin = origin
-        self._entry = entry
-        self._held = held
-        self._attachments = attachments
+        self._tenure = tenure
+        self._detached = detached
+        self._left = False
         self._fork = fork
         self._told_ended = ended
         self._processes: set[AsyncProcess] = set()
         self._closing: asyncio.Future[None] | None = None
         self._why = ""
         self._timer: asyncio.TimerHandle | None = None
-        if entry.info.ends_at is not None:
-            self._end_in(entry.info.ends_at - time.time())
+        if detached is None and tenure.info.ends_at is not None:
+            self._end_in(tenure.info.ends_at - time.time())
+        engine_sandbox.when_ended(self._ended_by_itself)
 
     # What is known of it.
 
     @property
     def info(self) -> SandboxInfo:
         """What `client.sandboxes.list()` says of it."""
-        return self._entry.info
+        return self._tenure.info
 
     @property
     def id(self) -> str:
@@ -128,7 +114,8 @@ class AsyncSandbox:
 
     @property
     def ends_at(self) -> float | None:
-        """When it ends by itself, seconds since the epoch; None when it lasts as long as its client."""
+        """When it ends by itself, seconds since the epoch; None when it lasts as long as its client, or is
+        detached and lasts until it is killed."""
         return self.info.ends_at
 
     @property
@@ -150,7 +137,8 @@ class AsyncSandbox:
     @property
     def volume_ids(self) -> frozenset[str]:
         """The ids of all volumes that it has."""
-        return frozenset(each.record.id for each in self._attachments)
+        options = self._origin.options
+        return frozenset(each for each in (options.volume, *options.mounts.values()) if each is not None)
 
     @property
     def fs(self) -> SandboxFiles:
@@ -272,17 +260,51 @@ class AsyncSandbox:
             timeout=arguments.seconds(timeout),
         )
 
+    async def logs(self) -> bytes:
+        """The last of what the command of a detached sandbox has written (`create(command=)`), stdout and
+        stderr as they came; also when it has ended since. UsageError when it is none."""
+        if self._detached is None:
+            raise UsageError("only a detached sandbox has logs", hint="the output of `sh` is in its result")
+        if self._left:
+            raise self._gone()
+        return await self._detached.log()
+
     # Ports, time, copies.
 
-    async def expose_http(self, port: int) -> str:
+    async def expose_http(self, port: int, *, host_port: int | None = None) -> str:
         """The URL at which this machine reaches a port that a program in the sandbox listens on, at its
-        loopback address; a network is not needed. It works for as long as the sandbox lives."""
+        loopback address; a network is not needed. It works for as long as the sandbox lives.
+
+        host_port: the port on this machine, None for a free one
+        """
         number = arguments.port(port)
+        ours = arguments.port(host_port) if host_port is not None else 0
         async with self._use():
-            url = await self._sandbox.expose(number)
+            url = await self._sandbox.expose(number, host_port=ours)
         if self.info.url is None:
-            self._entry.write(replace(self.info, url=url))
+            self._tenure.note(replace(self.info, url=url))
         return url
+
+    async def wait_for_port(self, port: int, *, timeout: arguments.Duration = 30) -> None:
+        """Wait until a program in the sandbox listens on a port. EngineError when none does in that time,
+        SandboxGone when the sandbox ends before."""
+        number, seconds = arguments.port(port), arguments.seconds(timeout)
+        deadline = time.monotonic() + (seconds or 0)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self._use():
+                    os.close(await self._sandbox.connect(number))
+                return
+            except ConnectionError:
+                pass
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"nothing listens on port {number} of the sandbox after {timeout}",
+                    hint="let the program listen on 0.0.0.0 or 127.0.0.1",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def extend_timeout(self, timeout: arguments.Duration) -> float:
         """Let the sandbox live for at least this long from now; when it ends now, seconds since the epoch.
@@ -298,8 +320,10 @@ class AsyncSandbox:
         ends_at = max(self.info.ends_at, time.time() + seconds)
         async with self._use():
             await self._sandbox.extend(ends_at - time.time())
+        if self._detached is not None:
+            return self.info.ends_at or ends_at
         self._end_in(ends_at - time.time())
-        self._entry.write(replace(self.info, ends_at=ends_at))
+        self._tenure.note(replace(self.info, ends_at=ends_at))
         return ends_at
 
     async def snapshot(self, slug: str) -> SnapshotInfo:
@@ -365,11 +389,20 @@ class AsyncSandbox:
     async def kill(self) -> None:
         """End every process in it and give back all it has, at once. What it wrote to a snapshot is gone,
         what it wrote to volumes stays. May be called twice."""
+        if self._left:
+            raise self._gone()
         await self._end("it was killed")
 
     async def close(self) -> None:
-        """The same as `kill`."""
-        await self._end("it was closed")
+        """The same as `kill`. A detached sandbox is only let go of: it goes on, but not what this client has
+        started in it."""
+        if self._detached is None:
+            await self._end("it was closed")
+            return
+        if self._closing is None:
+            self._left = True
+            self._closing = asyncio.ensure_future(self._leave(self._detached))
+        await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> AsyncSandbox:
         return self
@@ -392,11 +425,23 @@ class AsyncSandbox:
                 await process.close_streams()
         finally:
             self._processes.clear()
-            for attachment in self._attachments:
-                attachment.release()
-            self._held.release()
-            self._entry.remove()
+            self._tenure.release()
             self._told_ended(self)
+
+    async def _leave(self, detached: DetachedSandbox) -> None:
+        try:
+            await detached.leave()
+            for process in self._processes:
+                await process.close_streams()
+        finally:
+            self._processes.clear()
+            self._told_ended(self)
+
+    def _ended_by_itself(self) -> None:
+        """Told by the engine when it has ended: give back what it had now, not when somebody asks next."""
+        if self._closing is None:
+            self._why = self._own_end
+            self._closing = asyncio.ensure_future(self._finish())
 
     def _end_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -413,12 +458,19 @@ class AsyncSandbox:
             raise self._gone()
 
     def _gone(self) -> SandboxGone:
+        if self._left:
+            return SandboxGone(
+                f"this client has let go of the sandbox {self.id}", hint="connect to it again by its id"
+            )
         why = self._why if self._closing is not None else self._own_end
         return SandboxGone(f"the sandbox {self.id} has ended: {why}", hint="create another one")
 
     @property
     def _own_end(self) -> str:
         """Why it ended when nobody ended it. The engine keeps the time as well, and may be the first."""
+        completed = self._detached.completed if self._detached is not None else None
+        if completed is not None:
+            return f"its command ended with exit code {completed.exit_code}"
         late = self.ends_at is not None and time.time() > self.ends_at - _CLOCKS_APART
         return _TIME_OVER if late else "it ended by itself"
 

@@ -6,25 +6,39 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sandboxfile.build.result import SnapshotInfo
+from sandboxfile.core.environment import run_environment
+from sandboxfile.core.layer import LayerKey
 from sandboxfile.declared import replace
-from sandboxfile.engine.base import Limits, SandboxOptions
-from sandboxfile.errors import NoSuchSandbox, NoSuchSnapshot, SandboxElsewhere, UsageError
+from sandboxfile.engine.base import (
+    Capability,
+    Command,
+    DetachedSandbox,
+    Detachment,
+    Limits,
+    SandboxOptions,
+)
+from sandboxfile.errors import MissingCapability, NoSuchSandbox, NoSuchSnapshot, SandboxElsewhere, UsageError
 from sandboxfile.sdk import arguments
 from sandboxfile.sdk.attachment import Attachment, attach
-from sandboxfile.sdk.registry import Entry, SandboxInfo, running
-from sandboxfile.sdk.sandbox import AsyncSandbox, Origin
-from sandboxfile.sdk.session import Session, new_id
+from sandboxfile.sdk.origin import Origin
+from sandboxfile.sdk.sandbox import AsyncSandbox
+from sandboxfile.sdk.session import Session
+from sandboxfile.sdk.tenure import Kept, Own, about, origin_of
 from sandboxfile.sdk.volumes import LIMITS, VolumeInfo, config_text, slug_of
+from sandboxfile.store.names import new_id
+from sandboxfile.store.sandboxes import Entry, SandboxInfo, running
 
 NETWORKS = ("none", "full", "filtered")
 PRIVILEGES = ("none", "sudo")
 MOST_PIDS = 4_194_304
 
 Taken = list[Attachment]
+Layers = list[LayerKey]
 Root = str | VolumeInfo | SnapshotInfo
 """A volume (slug or id) or a snapshot (slug or name), or as it was told."""
 
@@ -55,12 +69,15 @@ class AsyncSandboxes:
         privileges: str = "none",
         limits: str = "strict",
         region: str | None = None,
+        detached: bool = False,
+        command: Sequence[str] | None = None,
     ) -> AsyncSandbox:
         """Boot a sandbox. What is not given is as the snapshot's Sandboxfile says.
 
         root:       the volume or snapshot it boots from
         port:       exposed at `url`
-        timeout:    the sandbox ends this long from now; without it, with its client
+        timeout:    the sandbox ends this long from now; without it, with its client (a detached one: when it
+                    is killed)
         memory, cpus, pids, disk, open_files: what it may use at most; `disk` is of its throw-away layer
         output:     bytes that one `sh` may write
         env:        variables of its commands, beside the snapshot's
@@ -69,6 +86,10 @@ class AsyncSandboxes:
         network:    `none` or `full`
         privileges: `sudo` lets setuid programs work in it
         limits:     `best-effort` takes limits that this host cannot strictly enforce; see `warnings`
+        detached:   it goes on without this client, until it is killed, its time is over or its command has
+                    ended; other clients of the same user and store can `connect` to it
+        command:    what a detached sandbox is for, a program and its arguments: it runs from the start, what
+                    it writes is in `logs`, and the sandbox ends with it
 
         NoSuchSnapshot, VolumeInUse, LimitNotEnforceable.
         """
@@ -88,6 +109,16 @@ class AsyncSandboxes:
         variables, named = arguments.variables(env), arguments.labels(labels)
         mounts = arguments.mounts(volumes, slug_of)
         arguments.region(region)
+        argv = arguments.argv(tuple(command)) if command is not None else None
+        if argv is not None and not detached:
+            raise UsageError(
+                "`command` is for a detached sandbox", hint="pass `detached=True`, or use `spawn`"
+            )
+        if detached and Capability.DETACHED not in self._session.engine.capabilities:
+            raise MissingCapability(
+                f"the {self._session.engine.name} engine keeps no sandbox without its client",
+                Capability.DETACHED,
+            )
         mode = arguments.choice(network, "network", NETWORKS) if network is not None else None
         options = SandboxOptions(
             privileges=arguments.choice(privileges, "privileges", PRIVILEGES),
@@ -106,10 +137,13 @@ class AsyncSandboxes:
             )
             variables = {**_texts(origin.config.get("env")), **variables}
             origin = replace(origin, options=options, labels=named)
-            sandbox = await self._boot(origin, variables, attachments, undo)
+            make = partial(self._detach, argv=argv) if detached else self._boot
+            sandbox = await make(origin, variables, attachments, undo)
             if number is not None:
                 undo.push_async_callback(sandbox.kill)
                 await sandbox.expose_http(number)
+            if sandbox._detached is not None:
+                await sandbox._detached.keep()
             undo.pop_all()
             return sandbox
 
@@ -129,25 +163,40 @@ class AsyncSandboxes:
         return tuple(info for info in running(self._session.store.sandboxes) if wanted <= info.labels.items())
 
     async def connect(self, sandbox: str | SandboxInfo | AsyncSandbox) -> AsyncSandbox:
-        """The sandbox of an id, to be used. NoSuchSandbox; SandboxElsewhere when it is another client's,
-        since a sandbox is reached through the client that made it."""
+        """The sandbox of an id, to be used: one of this client, or a detached one, which any number of
+        clients use at the same time. NoSuchSandbox; SandboxElsewhere when it is another client's and not
+        detached."""
         wanted = _id_of(sandbox)
         await self._bury()
         own = self._own.get(wanted)
         if own is not None:
             return own
-        info = await self.get(wanted)
-        raise SandboxElsewhere(
-            f"the sandbox {info.id} belongs to another client, process {info.client}",
-            hint="use it in the program that created it, or reach it at its exposed URL",
-        )
+        info, booted = await self.reach(wanted)
+        own = self._own.get(wanted)
+        if own is not None:
+            await booted.leave()
+            return own
+        return self._remote(booted, origin_of(booted.about), info)
+
+    async def reach(self, sandbox: str) -> tuple[SandboxInfo, DetachedSandbox]:
+        """What is known of a detached sandbox, and the engine's own object of it, which the caller has to
+        `leave`. NoSuchSandbox, SandboxElsewhere."""
+        info = await self.get(sandbox)
+        if not info.detached:
+            raise SandboxElsewhere(
+                f"the sandbox {info.id} belongs to another client, process {info.client}",
+                hint="use it in the program that created it, or reach it at its exposed URL; "
+                "one made with `detached=True` can be connected to",
+            )
+        return info, await self._session.engine.connect(info.id)
 
     def user_of(self, volume: str) -> AsyncSandbox | None:
         """The sandbox of this client that has a volume, by the volume's id."""
         return next((each for each in self._own.values() if volume in each.volume_ids and each.alive), None)
 
     async def close(self) -> None:
-        """End every sandbox of this client. The first failure is raised once all were tried."""
+        """End every sandbox of this client, and let go of detached ones. The first failure is raised once all
+        were tried."""
         ended = await asyncio.gather(*(each.close() for each in self._own.values()), return_exceptions=True)
         for failure in ended:
             if isinstance(failure, BaseException):
@@ -195,6 +244,77 @@ class AsyncSandboxes:
     ) -> AsyncSandbox:
         """Take the volumes to mount and start. Whatever was taken is in `undo` until the caller has it."""
         store = self._session.store
+        options, layers = await self._take(origin, attachments, undo)
+        held = undo.enter_context(store.uses.hold(layers=layers))
+        await self._session.require(layers, f"`{origin.root}`")
+        booted = await self._session.engine.start(origin.stack, options=options)
+        undo.push_async_callback(booted.close)
+        info = _info(origin, options)
+        entry = Entry(store.sandboxes, info)
+        undo.callback(entry.remove)
+        for each in attachments:
+            each.name_user(info.id)
+        sandbox = AsyncSandbox(
+            self._session,
+            booted,
+            replace(origin, options=options),
+            Own(entry, held, tuple(attachments)),
+            env=env,
+            fork=self._forked,
+            ended=self._forget,
+            pause=pause,
+        )
+        self._own[sandbox.id] = sandbox
+        return sandbox
+
+    async def _detach(
+        self,
+        origin: Origin,
+        env: dict[str, str],
+        attachments: Taken,
+        undo: contextlib.AsyncExitStack,
+        *,
+        argv: tuple[str, ...] | None,
+    ) -> AsyncSandbox:
+        """Start a sandbox that outlives this client, whose keeper then has the volumes."""
+        store = self._session.store
+        options, layers = await self._take(origin, attachments, undo)
+        origin = replace(origin, options=options)
+        info = replace(_info(origin, options), detached=True)
+        command = None
+        if argv is not None:
+            variables = run_environment(env, user=origin.user)
+            command = Command(argv, variables, origin.cwd, origin.user, options.network)
+        with store.uses.hold(layers=layers):
+            await self._session.require(layers, f"`{origin.root}`")
+            locks = tuple(each.descriptor for each in attachments)
+            detachment = Detachment(info, tuple(layers), about(origin), env, locks, command)
+            booted = await self._session.engine.detach(origin.stack, options, detachment)
+        undo.push_async_callback(booted.close)
+        for each in attachments:
+            each.name_user(info.id)
+            each.hand_over()
+        return self._remote(booted, origin, info)
+
+    def _remote(self, booted: DetachedSandbox, origin: Origin, info: SandboxInfo) -> AsyncSandbox:
+        sandbox = AsyncSandbox(
+            self._session,
+            booted,
+            origin,
+            Kept(self._session.store.sandboxes, info),
+            env=booted.variables,
+            detached=booted,
+            fork=self._forked,
+            ended=self._forget,
+        )
+        self._own[sandbox.id] = sandbox
+        return sandbox
+
+    async def _take(
+        self, origin: Origin, attachments: Taken, undo: contextlib.AsyncExitStack
+    ) -> tuple[SandboxOptions, Layers]:
+        """Take the volumes to mount; the options with their ids, and all layers that are needed."""
+        store = self._session.store
         mounts = {}
         for path, volume in origin.options.mounts.items():
             known = store.index.volumes.get(volume)
@@ -206,32 +326,7 @@ class AsyncSandboxes:
         layers = [*origin.stack]
         for each in attachments:
             layers += each.record.stack
-        held = undo.enter_context(store.uses.hold(layers=layers))
-        await self._session.require(layers, f"`{origin.root}`")
-        options = replace(origin.options, mounts=mounts)
-        booted = await self._session.engine.start(origin.stack, options=options)
-        undo.push_async_callback(booted.close)
-        now = time.time()
-        ends_at = now + options.timeout if options.timeout is not None else None
-        info = SandboxInfo(new_id("sbx"), origin.root, now, dict(origin.labels), ends_at, None, os.getpid())
-        entry = Entry(store.sandboxes, info)
-        undo.callback(entry.remove)
-        for each in attachments:
-            each.name_user(info.id)
-        sandbox = AsyncSandbox(
-            self._session,
-            booted,
-            replace(origin, options=options),
-            entry,
-            env=env,
-            held=held,
-            attachments=tuple(attachments),
-            fork=self._forked,
-            ended=self._forget,
-            pause=pause,
-        )
-        self._own[sandbox.id] = sandbox
-        return sandbox
+        return replace(origin.options, mounts=mounts), layers
 
     async def _forked(self, origin: Origin, env: dict[str, str], pause: float) -> AsyncSandbox:
         async with contextlib.AsyncExitStack() as undo:
@@ -246,6 +341,13 @@ class AsyncSandboxes:
         """Give back what sandboxes of this client had that ended by themselves."""
         for sandbox in [each for each in self._own.values() if not each.alive]:
             await sandbox.close()
+
+
+def _info(origin: Origin, options: SandboxOptions) -> SandboxInfo:
+    """What is said of a sandbox that is made now."""
+    now = time.time()
+    ends_at = now + options.timeout if options.timeout is not None else None
+    return SandboxInfo(new_id("sbx"), origin.root, now, dict(origin.labels), ends_at, None, os.getpid())
 
 
 def _limits(config: Mapping[str, Any], given: Mapping[str, Any]) -> Limits:

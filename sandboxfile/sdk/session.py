@@ -12,15 +12,13 @@ from sandboxfile.core.layer import SNAPSHOT_TAG, LayerKey, VolumeLayer
 from sandboxfile.core.units import plural
 from sandboxfile.declared import dataclass
 from sandboxfile.errors import NoSuchSnapshot
+from sandboxfile.store.names import new_id
 from sandboxfile.store.records import SnapshotRecord, layer_record
 
 if TYPE_CHECKING:
     from sandboxfile.core.event import Reporter
     from sandboxfile.engine.base import Committed, Engine
     from sandboxfile.store.store import Store
-
-_ALPHABET = "0123456789abcdefghjkmnpqrstuvwxyz"
-"""Without i, l and o, which people mistake for digits."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,6 @@ def snapshot_info(store: Store, record: SnapshotRecord, *, pause: float = 0.0) -
         used=record.last_used,
         pause=pause,
     )
-
-
-def new_id(kind: str) -> str:
-    """A name that nobody else has: `vol_loc_` or `sbx_loc_` and 20 characters."""
-    import secrets
-
-    return f"{kind}_loc_{''.join(secrets.choice(_ALPHABET) for _ in range(20))}"
 
 
 def new_layer(parents: tuple[LayerKey, ...]) -> VolumeLayer:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+
 from sandboxfile.sdk import arguments
+
+Share = Callable[[Mapping[str, str | None]], Awaitable[None]]
 
 
 class AsyncVariables:
-    """`sandbox.env`: what is changed here holds for commands that are started later."""
+    """`sandbox.env`: what is changed here holds for commands that are started later; of a detached sandbox,
+    by any client."""
 
-    def __init__(self, values: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, str], share: Share | None = None) -> None:
         self._values = values
+        self._share = share
 
     async def get(self, key: str) -> str | None:
         """A variable's value, None when it is not set."""
@@ -17,11 +23,17 @@ class AsyncVariables:
 
     async def set(self, key: str, value: str) -> None:
         """Set a variable."""
-        self._values[arguments.variable_name(key)] = arguments.variable_value(value)
+        name, text = arguments.variable_name(key), arguments.variable_value(value)
+        if self._share is not None:
+            await self._share({name: text})
+        self._values[name] = text
 
     async def delete(self, key: str) -> None:
         """Unset a variable; nothing happens when it is not set."""
-        self._values.pop(arguments.variable_name(key), None)
+        name = arguments.variable_name(key)
+        if self._share is not None:
+            await self._share({name: None})
+        self._values.pop(name, None)
 
     async def to_object(self) -> dict[str, str]:
         """All of them."""

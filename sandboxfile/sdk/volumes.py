@@ -12,9 +12,10 @@ from sandboxfile.declared import dataclass, replace
 from sandboxfile.errors import SlugTaken, UsageError
 from sandboxfile.sdk import arguments
 from sandboxfile.sdk.attachment import attach, is_attached
-from sandboxfile.sdk.session import Session, new_id, new_layer, snapshot_info
+from sandboxfile.sdk.session import Session, new_layer, snapshot_info
 from sandboxfile.store.failure import reported
 from sandboxfile.store.gc import GRACE
+from sandboxfile.store.names import new_id
 from sandboxfile.store.volumes import VolumeRecord
 
 if TYPE_CHECKING:

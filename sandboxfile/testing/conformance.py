@@ -12,7 +12,7 @@ root, daemon and nobody, and perl (see `sandboxes.SERVER`): a Debian minbase. /o
 
 from __future__ import annotations
 
-from sandboxfile.testing import commands, files, layers, limits, outside, sandboxes, volumes
+from sandboxfile.testing import commands, detached, files, layers, limits, outside, sandboxes, volumes
 from sandboxfile.testing.promise import Promise
 
 PROMISES: tuple[Promise, ...] = (
@@ -23,6 +23,7 @@ PROMISES: tuple[Promise, ...] = (
     *volumes.PROMISES,
     *limits.PROMISES,
     *outside.PROMISES,
+    *detached.PROMISES,
 )
 
 __all__ = ["PROMISES", "Promise"]

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -29,12 +30,15 @@ from sandboxfile.engine.base import (
     Capability,
     Command,
     Completed,
+    DetachedSandbox,
+    Detachment,
     Engine,
     Sandbox,
     SandboxOptions,
     Stack,
     Workspace,
 )
+from sandboxfile.store.sandboxes import SandboxInfo
 
 ENVIRONMENT = {"PATH": DEFAULT_PATH, "HOME": "/root"}
 EPOCH = 1_700_000_000
@@ -101,6 +105,7 @@ class Lab:
         self._number = 0
         self._workspaces: list[Workspace] = []
         self._sandboxes: list[Sandbox] = []
+        self._detached: dict[str, str] = {}
         self._volumes: list[str] = []
         self._keys: list[LayerKey] = []
         self._directory: Path | None = None
@@ -139,6 +144,28 @@ class Lab:
         sandbox = await self.engine.start(self.base if stack is None else stack, options=options)
         self._sandboxes.append(sandbox)
         return sandbox
+
+    async def detach(
+        self, options: SandboxOptions | None = None, *, command: Command | None = None, keep: bool = True
+    ) -> DetachedSandbox:
+        """A detached sandbox on the base, with a variable and a note of this laboratory's token."""
+        self._number += 1
+        info = SandboxInfo(f"x-{self.token[:12]}-{self._number}", "base", time.time(), detached=True)
+        detachment = Detachment(
+            info, self.base, {"note": self.token}, variables={"FIRST": "1"}, command=command
+        )
+        sandbox = await self.engine.detach(self.base, options or SandboxOptions(), detachment)
+        self._sandboxes.append(sandbox)
+        self._detached[sandbox.id] = info.id
+        if keep:
+            await sandbox.keep()
+        return sandbox
+
+    async def connect(self, sandbox: DetachedSandbox) -> DetachedSandbox:
+        """A detached sandbox as another client has it."""
+        other = await self.engine.connect(self._detached[sandbox.id])
+        self._sandboxes.append(other)
+        return other
 
     async def volume(self, capacity: int | None = None, stack: Stack | None = None) -> str:
         """An empty volume on a stack, the base by default; its id."""

@@ -36,6 +36,7 @@ from sandboxfile.store.accounting import Account, Row
 from sandboxfile.store.consistency import Checked, Problem, Remedy
 from sandboxfile.store.gc import Garbage, Verdict
 from sandboxfile.store.records import Done, PastBuild
+from sandboxfile.store.sandboxes import SandboxInfo
 from sandboxfile.store.sweep import Swept
 
 SLUG = "demo-0123456789abcdef"
@@ -309,6 +310,17 @@ class FakeClient:
         record("start", slug=snapshot.slug, network=network)
         self._may_raise("start")
         return FakeSandbox()
+
+    def announce(self, sandbox: FakeSandbox, url: str) -> None:
+        record("announce", url=url)
+
+    def running_sandboxes(self) -> tuple[SandboxInfo, ...]:
+        if self.script.get("empty"):
+            return ()
+        return (
+            SandboxInfo("sbx_loc_two", SLUG, 1000.0, {}, 2000.0, "http://127.0.0.1:1", 7, True),
+            SandboxInfo("sbx_loc_one", SLUG, 1000.0, client=42),
+        )
 
     async def debug(self, project: Project) -> tuple[FakeSandbox, Command, str]:
         command = Command(("/bin/sh", "-ec", "false; echo 'not reached'"), {"PATH": os.environ["PATH"]}, "/")

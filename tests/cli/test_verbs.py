@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -155,6 +156,28 @@ def test_a_layer_without_a_log_says_why(sandboxfile: Make) -> None:
 def test_verify_names_what_passed(sandboxfile: Make) -> None:
     sandboxfile().fake().run("verify").stdout("verify-1").stderr("1 check passed").exits(0)
     assert sandboxfile().fake().run("verify", "--json").json() == {"passed": ["verify-1"]}
+
+
+def test_running_sandboxes_are_listed(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    header, *rows = [re.split(r" {2,}", line) for line in session.run("sandboxes").exits(0).out.splitlines()]
+    assert header == ["ID", "ROOT", "CREATED", "ENDS", "OF", "URL"]
+    assert [(row[0], *row[-2:]) for row in rows] == [
+        ("sbx_loc_two", "detached", "http://127.0.0.1:1"),
+        ("sbx_loc_one", "process 42", "-"),
+    ]
+    listed = session.run("sandboxes", "list", "--json").json()
+    assert [(each["id"], each["detached"], each["client"]) for each in listed] == [
+        ("sbx_loc_two", True, 7),
+        ("sbx_loc_one", False, 42),
+    ]
+    session.fake(empty=True).run("sandboxes").stdout("").stderr("no sandbox runs").exits(0)
+
+
+def test_sandboxes_wants_to_know_which(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    for words in (["list", "one"], ["logs"], ["logs", "one", "two"], ["kill"], ["stop", "one"]):
+        session.run("sandboxes", *words).stdout("").exits(2)
 
 
 def test_snapshots_are_listed_shown_and_removed(sandboxfile: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ run:
 verify:
   - test -s /etc/built-by
   - jq --version
+start:
+  command: |-
+    exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 8000, Listen => 9) or die;
+    while ($c = $s->accept) { print $c "HTTP/1.0 200 OK\\r\\n\\r\\nhello"; close $c }'
+  port: 8000
 """
 
 
@@ -50,6 +56,13 @@ def test_an_ordinary_user_builds_runs_and_lists(program: Program, user: User) ->
     again = program("build", "--progress=json")
     assert again.last == slug
     assert again.tasks() == []
+    url, sandbox = program("up", "--detach").stdout.splitlines()
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"hello"
+    assert sandbox in program("sandboxes").stdout
+    assert program("run", sandbox, "--", "sh", "-c", "cat /etc/built-by; exit 3", code=3).stdout == "0\n"
+    program("sandboxes", "kill", sandbox)
+    assert list((user.home / "store" / "sandboxes").iterdir()) == []
     program("snapshots", "rm", slug)
     program("cache", "gc", "--keep-days", "0")
     assert list((user.home / "store" / "layers").iterdir()) == []

@@ -12,6 +12,7 @@ from sdk_world import World, make_base
 import sandboxfile
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "sdk.md"
+DETACHED = re.compile(r"^```python detached\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -30,3 +31,17 @@ def test_the_examples_of_the_reference_run(memory: World, monkeypatch: pytest.Mo
             exec(code, names)
     finally:
         client.close()
+
+
+@pytest.mark.host
+@pytest.mark.network
+def test_the_examples_of_detached_sandboxes_run(shared_home: Path, base_project: Path) -> None:
+    # The memory engine keeps no sandbox without its client.
+    text = PAGE.read_text(encoding="utf-8")
+    found = list(DETACHED.finditer(text))
+    assert len(found) == 2
+    with sandboxfile.Client(home=shared_home) as client:
+        names: dict[str, Any] = {"client": client}
+        for match in found:
+            line = text.count("\n", 0, match.start(1))
+            exec(compile("\n" * line + match[1].replace("fun-with-python", "base"), str(PAGE), "exec"), names)

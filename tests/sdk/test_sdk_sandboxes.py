@@ -12,6 +12,7 @@ from sdk_world import World
 
 from sandboxfile.errors import (
     CommandFailed,
+    MissingCapability,
     NoSuchSandbox,
     NoSuchSnapshot,
     SandboxElsewhere,
@@ -165,6 +166,36 @@ def test_running_sandboxes_are_listed_by_every_client(world: World) -> None:
             for client_of in (client, other):
                 with pytest.raises(NoSuchSandbox):
                     await client_of.sandboxes.connect(sandbox.id)
+
+    asyncio.run(main())
+
+
+def test_sandboxes_of_the_command_line_are_listed_while_they_run(world: World) -> None:
+    async def main() -> None:
+        async with world.client() as client, world.client() as other:
+            snapshot = await client.snapshots.get("base")
+            before = {info.id for info in other.running_sandboxes()}
+            sandbox = await client.start(snapshot)
+            (info,) = [info for info in other.running_sandboxes() if info.id not in before]
+            assert (info.root, info.client, info.url) == (snapshot.slug, os.getpid(), None)
+            client.announce(sandbox, "http://127.0.0.1:1")
+            assert (await other.sandboxes.get(info.id)).url == "http://127.0.0.1:1"
+            await sandbox.close()
+            assert {info.id for info in other.running_sandboxes()} == before
+
+    asyncio.run(main())
+
+
+def test_what_only_detached_sandboxes_have_is_refused(memory: World) -> None:
+    async def main() -> None:
+        async with memory.client() as client:
+            with pytest.raises(MissingCapability, match="keeps no sandbox without its client"):
+                await client.sandboxes.create("base", detached=True)
+            with pytest.raises(UsageError, match="`command` is for a detached sandbox"):
+                await client.sandboxes.create("base", command=["true"])
+            async with await client.sandboxes.create("base") as sandbox:
+                with pytest.raises(UsageError, match="only a detached sandbox has logs"):
+                    await sandbox.logs()
 
     asyncio.run(main())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -155,6 +157,28 @@ def test_a_fork_needs_to_be_told_about_volumes(world: World) -> None:
                 async with await sandbox.fork(volumes={}) as fork:
                     seen = await fork.sh("cat /opt/file; test -e /data/file || echo not here")
                     assert seen.text == "y\nnot here\n"
+
+    asyncio.run(main())
+
+
+def test_a_sandbox_that_ends_by_itself_gives_its_volume_back_at_once(world: World) -> None:
+    async def main() -> None:
+        async with world.client() as client:
+            name = world.name("free")
+            await client.volumes.create(name)
+            sandbox = await client.sandboxes.create("base", volumes={"/srv": name})
+            assert (await client.volumes.get(name)).sandbox == sandbox.id
+            ended = asyncio.Event()
+            sandbox._sandbox.when_ended(ended.set)
+            if sandbox._sandbox.pid is not None:
+                os.kill(sandbox._sandbox.pid, signal.SIGKILL)
+            else:
+                await sandbox._sandbox.close()
+            await ended.wait()
+            # What follows is the client's own, and nobody has asked it for anything.
+            assert sandbox._closing is not None
+            await sandbox._closing
+            assert (await client.volumes.get(name)).sandbox is None
 
     asyncio.run(main())
 

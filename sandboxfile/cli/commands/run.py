@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
-from sandboxfile.cli.sandboxed import add_sandbox_options, add_target, sandbox_command
+from sandboxfile.cli.sandboxed import (
+    RUNNING,
+    add_sandbox_options,
+    add_target,
+    is_sandbox,
+    sandbox_command,
+    target_sandbox,
+)
 from sandboxfile.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +28,7 @@ own. What it writes is thrown away with the sandbox."""
 
 def configure(parser: Parser) -> None:
     """Add the verb's arguments."""
-    add_target(parser)
+    add_target(parser, RUNNING)
     add_sandbox_options(parser)
 
 
@@ -33,18 +40,14 @@ def execute(invocation: Invocation) -> int:
             "`run` needs a command", hint="write it after `--`: `sandboxfile run . -- python3 --version`"
         )
     argv = tuple(invocation.command)
-    _launch_ahead(args.engine, args.home)
+    if not is_sandbox(args.target):
+        _launch_ahead(args.engine, args.home)
 
     async def work(client: AsyncClient) -> int:
         from sandboxfile.cli.attach import attach
 
-        snapshot = await invocation.target(client, args.target)
-        command = sandbox_command(argv, args, snapshot.config)
-        sandbox = await client.start(snapshot, network=args.network)
-        try:
-            return await attach(invocation, sandbox, command)
-        finally:
-            await sandbox.close()
+        async with target_sandbox(invocation, client) as (sandbox, config):
+            return await attach(invocation, sandbox, sandbox_command(argv, args, config))
 
     return invocation.run(work)
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 from sandboxfile.cli.invocation import Invocation
 from sandboxfile.cli.options import Parser
-from sandboxfile.cli.sandboxed import SHELL, add_sandbox_options, add_target, sandbox_command
+from sandboxfile.cli.sandboxed import (
+    RUNNING,
+    SHELL,
+    add_sandbox_options,
+    add_target,
+    sandbox_command,
+    target_sandbox,
+)
 
 if TYPE_CHECKING:
     from sandboxfile.api import AsyncClient
@@ -18,7 +25,7 @@ is thrown away with the sandbox."""
 
 def configure(parser: Parser) -> None:
     """Add the verb's arguments."""
-    add_target(parser)
+    add_target(parser, RUNNING)
     add_sandbox_options(parser)
 
 
@@ -29,11 +36,7 @@ def execute(invocation: Invocation) -> int:
     async def work(client: AsyncClient) -> int:
         from sandboxfile.cli.attach import attach
 
-        snapshot = await invocation.target(client, args.target)
-        sandbox = await client.start(snapshot, network=args.network)
-        try:
-            return await attach(invocation, sandbox, sandbox_command(SHELL, args, snapshot.config))
-        finally:
-            await sandbox.close()
+        async with target_sandbox(invocation, client) as (sandbox, config):
+            return await attach(invocation, sandbox, sandbox_command(SHELL, args, config))
 
     return invocation.run(work)

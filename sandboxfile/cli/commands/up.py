@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Start the environment's `start` command in a fresh sandbox, wait until its port
 answers, and print the URL on this machine. Its output follows on stderr. Ctrl-C, SIGTERM, the
 timeout or the command's own end stops everything; in the last case the exit code is the
-command's."""
+command's. With --detach, print the URL and the sandbox's id and leave it running: `sandboxfile
+sandboxes` shows it, its output and its end."""
 
 
 def configure(parser: Parser) -> None:
@@ -25,7 +26,8 @@ def configure(parser: Parser) -> None:
     add = parser.add_argument
     add("--port", metavar="N", type=port_number, help="the port on this machine (default: a free one)")
     add("--timeout", metavar="TIME", type=duration, help="stop after this time, instead of the `start` key's")
-    parser.set_defaults(**SANDBOX_DEFAULTS, port=None)
+    add("--detach", action="store_true", help="leave the sandbox running, and print its id as well")
+    parser.set_defaults(**SANDBOX_DEFAULTS, port=None, detach=False)
 
 
 def execute(invocation: Invocation) -> int:
@@ -37,17 +39,25 @@ def execute(invocation: Invocation) -> int:
 
         snapshot = await invocation.target(client, args.target)
         start = _start_of(snapshot)
+        port, given = start.get("port"), args.timeout or start.get("timeout")
+        timeout = float(given) if isinstance(given, (int, float)) else None
+        if args.detach:
+            from sandboxfile.cli.leaving import leave_running
+
+            return await leave_running(
+                invocation, client, snapshot, start, host_port=args.port, timeout=timeout
+            )
         command = sandbox_command(("/bin/sh", "-c", str(start["command"])), args, snapshot.config)
         sandbox = await client.start(snapshot)
         try:
-            port, timeout = start.get("port"), args.timeout or start.get("timeout")
             service = Service(
                 invocation,
                 sandbox,
                 command,
                 port=port if isinstance(port, int) else None,
                 host_port=args.port or 0,
-                timeout=float(timeout) if isinstance(timeout, (int, float)) else None,
+                timeout=timeout,
+                announce=lambda url: client.announce(sandbox, url),
             )
             return await service.serve(snapshot.slug)
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable
 
@@ -21,7 +20,8 @@ from sandboxfile.engines.linux.operations import (
     Spawn,
     WriteFile,
 )
-from sandboxfile.engines.linux.process import LinuxProcess
+from sandboxfile.engines.linux.output import KILLED, TooMuchOutput, capped
+from sandboxfile.engines.linux.process import LinuxProcess, Voice
 from sandboxfile.engines.linux.runtime import Refused, Runtime, runtime_environment, secret_writes
 from sandboxfile.engines.linux.runtimespec import GuestProcess, process
 from sandboxfile.engines.linux.state import State
@@ -30,12 +30,6 @@ from sandboxfile.engines.linux.users import Identity
 from sandboxfile.engines.linux.verdicts import Verdicts
 from sandboxfile.engines.linux.work import work
 from sandboxfile.errors import EngineError
-
-_KILLED = 137
-
-
-class _TooMuchOutput(Exception):
-    """A command has written more than it may."""
 
 
 class Commands:
@@ -60,7 +54,7 @@ class Commands:
             return await self._runtime.run(
                 [self._process_file(bundle, guest)],
                 lambda job: self._spawning(job, bundle),
-                self._capped(output),
+                capped(output, self._state.options.limits.output),
                 stdin=stdin,
                 owner=self._owner(guest.identity),
                 timeout=command.timeout,
@@ -68,40 +62,28 @@ class Commands:
                 whole=False,
                 judge=self._verdicts.judge,
             )
-        except _TooMuchOutput:
-            return Completed(_KILLED, seconds=time.monotonic() - started, limit="output")
+        except TooMuchOutput:
+            return Completed(KILLED, seconds=time.monotonic() - started, limit="output")
         finally:
             await release()
 
-    def _capped(self, output: Output) -> Output:
-        """Pass on as much as a command may write; what is beyond that ends it."""
-        if self._state.options.limits.output is None:
-            return output
-        left = self._state.options.limits.output
-
-        def take(stream: str, data: bytes) -> None:
-            nonlocal left
-            if left > 0 and data:
-                output(stream, data[:left])
-            left -= len(data)
-            if left < 0:
-                raise _TooMuchOutput
-
-        return take
-
     async def spawn(
-        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None
+        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None, own: bool = False
     ) -> LinuxProcess:
-        """Start a command on the caller's descriptors, or on a terminal bridged to them."""
+        """Start a command on the caller's descriptors, or on a terminal bridged to them. With `own`, they are
+        given to the command's user, so that it can open /dev/stdout again."""
         size = (terminal.rows, terminal.columns) if terminal else None
         try:
             guest, bundle, release = await self._stage(command, size)
         except Refused as refused:
-            _tell(stdio, f"{refused.sentence}\n")
+            with Voice(stdio) as voice:
+                voice.say(f"{refused.sentence}\n".encode())
             return LinuxProcess.ended(refused.exit_code)
         job = self._state.helper.new_job()
         started = time.monotonic()
         before = self._process_file(bundle, guest)
+        # The caller may close its own meanwhile.
+        voice = Voice(stdio)
         try:
             if terminal:
                 console = f"{bundle}/console"
@@ -115,10 +97,12 @@ class Commands:
                 indexes = [
                     sum(e >= 0 for e in wanted[:n]) if each >= 0 else -1 for n, each in enumerate(wanted)
                 ]
-                operation = replace(self._spawning(job, bundle), stdio=tuple(indexes))
+                owner = self._owner(guest.identity) if own else ()
+                operation = replace(self._spawning(job, bundle), stdio=tuple(indexes), own_stdio=owner)
                 await self._state.helper.do(before, operation, descriptors=given)
                 bridge = None
         except BaseException:
+            voice.close()
             await release()
             raise
         return LinuxProcess(
@@ -130,7 +114,7 @@ class Commands:
             f"{bundle}/log",
             bridge,
             release,
-            lambda text: _tell(stdio, text),
+            voice,
         )
 
     async def _bridge(self, job: int, waiting: asyncio.Future[int], stdio: Stdio) -> Bridge | None:
@@ -219,10 +203,3 @@ class Commands:
 
     def _owner(self, identity: Identity) -> tuple[int, int]:
         return self._ids.guest_uid + identity.uid, self._ids.guest_gid + identity.gid
-
-
-def _tell(stdio: Stdio, text: str) -> None:
-    for descriptor in (stdio.stderr, stdio.stdout):
-        if descriptor >= 0:
-            os.write(descriptor, text.encode())
-            return

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from sandboxfile.core.digest import Digest
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
-from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
+from sandboxfile.engine.base import (
+    Capability,
+    Committed,
+    Detachment,
+    Limits,
+    Output,
+    SandboxOptions,
+    Stack,
+)
 from sandboxfile.engines.linux.helper_client import HelperClient
 from sandboxfile.engines.linux.idmap import IdMap, load_ids
 from sandboxfile.engines.linux.layers import Layers, Owned, is_abandoned
@@ -30,6 +38,7 @@ from sandboxfile.errors import EngineError
 
 if TYPE_CHECKING:
     from sandboxfile.core.manifest import Entry
+    from sandboxfile.engines.linux.detached.sandbox import LinuxDetached
 
 _CAPABILITIES = frozenset(
     {
@@ -42,6 +51,7 @@ _CAPABILITIES = frozenset(
         Capability.EXPOSE_PORT,
         Capability.KEEP_WORKSPACE,
         Capability.DIFF_ID,
+        Capability.DETACHED,
     }
 )
 
@@ -215,6 +225,20 @@ class LinuxEngine:
             await sandbox.close()
             raise
         return sandbox
+
+    async def detach(self, stack: Stack, options: SandboxOptions, detachment: Detachment) -> LinuxDetached:
+        """Boot a sandbox that outlives this client."""
+        from sandboxfile.engines.linux.detached.making import detach
+
+        self.layers.make()
+        settings = {"runtime": self._wanted_runtime, "host_ca": self._host_ca and str(self._host_ca)}
+        return await detach(self.layers.home, settings, self._environ, stack, options, detachment)
+
+    async def connect(self, sandbox: str) -> LinuxDetached:
+        """A detached sandbox of this user and store."""
+        from sandboxfile.engines.linux.detached.making import connect
+
+        return await connect(self.layers.home, sandbox)
 
     async def create_volume(
         self, volume: str, capacity: int | None, stack: Stack, *, best_effort: bool = False

@@ -1,4 +1,5 @@
-"""The client's side of `worker.files`: a worker of its own for each sandbox, started at the first request."""
+"""The client's side of `worker.files`: a worker of its own for each sandbox and client, started at the first
+request."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sandboxfile.engines.linux.fs_bytes import Transfers
 from sandboxfile.engines.linux.helper_client import HelperClient
@@ -20,20 +21,75 @@ from sandboxfile.errors import EngineError, FileRefused, SandboxGone
 Answer = tuple[Any, list[int]]
 
 
-class FilesChannel:
-    """Asks a sandbox's file worker.
+class FilesSource(Protocol):
+    """Where the socket of a file worker comes from."""
+
+    def check(self) -> None:
+        """Raise when the sandbox has ended."""
+        ...
+
+    async def open(self) -> socket.socket:
+        """Start the worker; the socket to it, not blocking."""
+        ...
+
+    async def close(self) -> None:
+        """End the worker, which holds the sandbox's root directory. May be called twice."""
+        ...
+
+
+class LocalFiles:
+    """A worker forked by this process's own helper.
 
     place: gives the process whose root directory is meant and the path where the helper mounted that
            directory; raises when the sandbox has ended
     """
 
     def __init__(self, helper: HelperClient, place: Callable[[], tuple[int, str]]) -> None:
-        self.transfers = Transfers()
         self._helper = helper
         self._place = place
+        self._job = 0
+
+    def check(self) -> None:
+        """Raise when the sandbox has ended."""
+        self._place()
+
+    async def open(self) -> socket.socket:
+        """Start the worker."""
+        pid, view = self._place()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        ours.setblocking(False)
+        dirs = {"root": f"/proc/{pid}/root", "view": view}
+        self._job = self._helper.new_job()
+        try:
+            # Twice the same: a worker's last words, were it to fail at the start, come the same way.
+            given = (theirs.fileno(), theirs.fileno())
+            await self._helper.do(Work(self._job, "files", {}, dirs), descriptors=given)
+        except BaseException:
+            self._job = 0
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    async def close(self) -> None:
+        """End the worker. May be called twice."""
+        job, self._job = self._job, 0
+        if job and self._helper.running:
+            await self._helper.do(Signal(job, signal.SIGKILL))
+            await self._helper.exit_of(job)
+
+
+class FilesChannel:
+    """Asks a sandbox's file worker."""
+
+    def __init__(self, source: FilesSource) -> None:
+        self.transfers = Transfers()
+        self._source = source
         self._starting: asyncio.Task[None] | None = None
         self._channel: socket.socket | None = None
-        self._job = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
@@ -52,7 +108,7 @@ class FilesChannel:
         return descriptor
 
     async def _ask(self, op: str, path: str, who: Identity, arguments: dict[str, Any]) -> Answer:
-        self._place()
+        self._source.check()
         if self._channel is None:
             if self._starting is None or self._starting.done():
                 self._starting = asyncio.ensure_future(self._start())
@@ -86,23 +142,7 @@ class FilesChannel:
         return self._waiting[number]
 
     async def _start(self) -> None:
-        pid, view = self._place()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        ours.setblocking(False)
-        dirs = {"root": f"/proc/{pid}/root", "view": view}
-        self._job = self._helper.new_job()
-        try:
-            # Twice the same: a worker's last words, were it to fail at the start, come the same way.
-            given = (theirs.fileno(), theirs.fileno())
-            await self._helper.do(Work(self._job, "files", {}, dirs), descriptors=given)
-        except BaseException:
-            self._job = 0
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        ours = await self._source.open()
         self._channel, self._loop = ours, asyncio.get_running_loop()
         ready = self._expect(0)
         self._loop.add_reader(ours, self._hear)
@@ -149,8 +189,5 @@ class FilesChannel:
         if self._starting is not None:
             await asyncio.wait([self._starting])
         await self.transfers.end()
-        job, self._job = self._job, 0
-        if job and self._helper.running:
-            await self._helper.do(Signal(job, signal.SIGKILL))
-            await self._helper.exit_of(job)
+        await self._source.close()
         self._lost(SandboxGone("the sandbox has ended"))

@@ -29,7 +29,7 @@ _TUN = "/dev/net/tun"
 RELAYED = "only TCP and DNS pass, a connection that is refused shows as a reset, and there is no ping"
 CA_TARGET = "/run/sandboxfile/ca.pem"
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")
-_PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 Prepared = tuple[str, list[BoundMount], dict[str, str]]
 """The directory of the namespaces, what a command with network sees mounted, and its variables."""
@@ -103,7 +103,7 @@ class Networks:
         if mode != "full":
             return [], {}
         mounts = [BoundMount(f"{place}/resolv.conf", "/etc/resolv.conf")]
-        env = {name: self._environ[name] for name in _PROXY_VARIABLES if self._environ.get(name)}
+        env = {name: self._environ[name] for name in PROXY_VARIABLES if self._environ.get(name)}
         if self._host_ca:
             mounts.append(BoundMount(f"{place}/ca.pem", CA_TARGET))
             env |= dict.fromkeys(_CA_VARIABLES, CA_TARGET)

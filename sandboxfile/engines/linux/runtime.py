@@ -30,9 +30,10 @@ from sandboxfile.engines.linux.operations import (
     Spawn,
     WriteSecret,
 )
+from sandboxfile.engines.linux.pipes import Pipes
 from sandboxfile.engines.linux.runtimespec import BoundMount, GuestProcess, Host
 from sandboxfile.engines.linux.seccomp_bpf import CompiledProfiles
-from sandboxfile.engines.linux.streams import Reader, write_all
+from sandboxfile.engines.linux.streams import Reader
 from sandboxfile.engines.linux.users import Identity, NoSuchUser, resolve_user
 from sandboxfile.errors import EngineError, HostError, MissingCapability
 
@@ -172,7 +173,7 @@ class Runtime:
         """
         job = self.helper.new_job()
         started = time.monotonic()
-        pipes = _Pipes(stdin)
+        pipes = Pipes(stdin)
         try:
             operation = spawn(job)
             staged = replace(operation, stdio=tuple(pipes.indexes), own_stdio=tuple(owner))
@@ -272,47 +273,6 @@ class Runtime:
             f"the sandbox could not be started: {complaint}",
             hint="run `sandboxfile doctor` to see what is missing",
         )
-
-
-class _Pipes:
-    """The three pipes of a command; standard input is /dev/null when there is nothing to say."""
-
-    def __init__(self, stdin: bytes) -> None:
-        self._open: set[int] = set()
-        self.stdout, out = self._pipe()
-        self.stderr, err = self._pipe()
-        self.theirs = [out, err]
-        self.indexes = [-1, 0, 1]
-        self._stdin = -1
-        if stdin:
-            their_stdin, self._stdin = self._pipe()
-            self.theirs.append(their_stdin)
-            self.indexes[0] = 2
-
-    def _pipe(self) -> tuple[int, int]:
-        ends = os.pipe2(os.O_CLOEXEC)
-        self._open.update(ends)
-        return ends
-
-    def close_theirs(self) -> None:
-        for descriptor in self.theirs:
-            self._close(descriptor)
-
-    async def feed(self, stdin: bytes) -> None:
-        if self._stdin >= 0:
-            try:
-                await write_all(self._stdin, stdin)
-            finally:
-                self._close(self._stdin)
-
-    def _close(self, descriptor: int) -> None:
-        if descriptor in self._open:
-            self._open.discard(descriptor)
-            os.close(descriptor)
-
-    def close(self) -> None:
-        for descriptor in tuple(self._open):
-            self._close(descriptor)
 
 
 def find_runtime(wanted: str | None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sandboxfile.core.layer import Definition, LayerKey
@@ -14,7 +15,7 @@ from sandboxfile.engines.linux.boot import Boot
 from sandboxfile.engines.linux.commands import Commands
 from sandboxfile.engines.linux.expose import Exposed, connect_inside
 from sandboxfile.engines.linux.fs import LinuxFiles
-from sandboxfile.engines.linux.fs_channel import FilesChannel
+from sandboxfile.engines.linux.fs_channel import FilesChannel, FilesSource, LocalFiles
 from sandboxfile.engines.linux.limits import Enforcement, Watcher
 from sandboxfile.engines.linux.operations import (
     Deadline,
@@ -60,7 +61,9 @@ class LinuxSandbox:
         self._commands = Commands(self._state, engine.runtime, engine.ids, self._check_open)
         self._watcher = Watcher(self._helper, self._finish)
         self._exposed: list[Exposed] = []
-        self.fs = LinuxFiles(FilesChannel(self._helper, self._root_place))
+        self._told: list[Callable[[], None]] = []
+        self._sources: list[FilesSource] = []
+        self.fs = LinuxFiles(FilesChannel(LocalFiles(self._helper, self._root_place)))
 
     async def boot(self) -> None:
         """Mount, connect and start the init. Raises EngineError, HostError."""
@@ -92,6 +95,20 @@ class LinuxSandbox:
     def pid(self) -> int | None:
         """The process id of its init on this machine."""
         return outside_pid(self._helper.pid, self._state.init_pid) if self.alive else None
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when it has ended, for whatever reason, and has given everything back."""
+        self._told.append(tell)
+
+    def end_reason(self) -> EngineError | None:
+        """Why it has ended or is about to, None when it was closed or still runs."""
+        return self._state.ended() if self._state.reason else None
+
+    def files_source(self) -> FilesSource:
+        """A file worker of its own for somebody else's `LinuxFiles`. It ends with the sandbox."""
+        source = LocalFiles(self._helper, self._root_place)
+        self._sources.append(source)
+        return source
 
     def _init_ended(self) -> None:
         """Told when the init has ended: by `close`, or because its time was over, or otherwise."""
@@ -136,10 +153,11 @@ class LinuxSandbox:
         return await self._commands.execute(command, output, stdin=stdin)
 
     async def spawn(
-        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None
+        self, command: Command, stdio: Stdio, *, terminal: Terminal | None = None, own: bool = False
     ) -> LinuxProcess:
-        """Start a command on the caller's descriptors, or on a terminal bridged to them."""
-        return await self._commands.spawn(command, stdio, terminal=terminal)
+        """Start a command on the caller's descriptors, or on a terminal bridged to them. With `own`, they are
+        given to the command's user."""
+        return await self._commands.spawn(command, stdio, terminal=terminal, own=own)
 
     async def expose(self, port: int, *, host: str = "127.0.0.1", host_port: int = 0) -> str:
         """Make a loopback port of the sandbox reachable at the URL that is returned."""
@@ -177,6 +195,8 @@ class LinuxSandbox:
             await exposed.close()
         try:
             await self.fs.close()
+            for source in self._sources:
+                await source.close()
             if self._helper.running:
                 if self._state.init_end is not None:
                     await self._helper.do(Signal(self._state.init_job, signal.SIGKILL))
@@ -196,3 +216,5 @@ class LinuxSandbox:
                 await self._uppers.release()
             finally:
                 await self._engine.after(self)
+                for tell in self._told:
+                    tell()

@@ -15,7 +15,16 @@ from sandboxfile.core.digest import Digest, hexadecimal
 from sandboxfile.core.layer import DebianBase, Definition, LayerKey, RootfsBase
 from sandboxfile.core.manifest import Entry
 from sandboxfile.declared import dataclass
-from sandboxfile.engine.base import Capability, Committed, Limits, Output, SandboxOptions, Stack
+from sandboxfile.engine.base import (
+    Capability,
+    Committed,
+    DetachedSandbox,
+    Detachment,
+    Limits,
+    Output,
+    SandboxOptions,
+    Stack,
+)
 from sandboxfile.engines.memory.base import add_program, base_tree, unpack_tar, write_status
 from sandboxfile.engines.memory.execution import check_network
 from sandboxfile.engines.memory.faults import FaultPlan, Point
@@ -25,7 +34,7 @@ from sandboxfile.engines.memory.programs import PROGRAMS
 from sandboxfile.engines.memory.sandbox import MemorySandbox
 from sandboxfile.engines.memory.volumes import Disk, MemoryVolume
 from sandboxfile.engines.memory.workspace import Layer, MemoryWorkspace, committed_of, entries_of
-from sandboxfile.errors import BuildError, EngineError, LimitNotEnforceable, NoSuchVolume
+from sandboxfile.errors import BuildError, EngineError, LimitNotEnforceable, MissingCapability, NoSuchVolume
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,19 @@ class MemoryEngine:
         sandbox = MemorySandbox(self, identifier, tuple(stack), nodes, lower, options, root, mounts)
         self._sandboxes[sandbox.id] = sandbox
         return sandbox
+
+    async def detach(
+        self,
+        stack: Stack,  # noqa: ARG002
+        options: SandboxOptions,  # noqa: ARG002
+        detachment: Detachment,  # noqa: ARG002
+    ) -> DetachedSandbox:
+        """Nothing here outlives this process."""
+        raise MissingCapability("the memory engine keeps no sandbox without its client", Capability.DETACHED)
+
+    async def connect(self, sandbox: str) -> DetachedSandbox:  # noqa: ARG002
+        """Nothing here outlives this process."""
+        raise MissingCapability("the memory engine keeps no sandbox without its client", Capability.DETACHED)
 
     async def create_volume(
         self,

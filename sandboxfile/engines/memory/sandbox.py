@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sandboxfile.core.layer import Definition, LayerKey
@@ -91,6 +91,7 @@ class MemorySandbox:
         self._machine = Machine(engine.programs, engine.script)
         self._exposed: list[asyncio.Server] = []
         self._open = True
+        self._told: list[Callable[[], None]] = []
         for volume in self._volumes:
             volume.user = identifier
         for path in sorted(mounts):
@@ -104,6 +105,10 @@ class MemorySandbox:
     def alive(self) -> bool:
         """Whether nobody closed it and its time is not over."""
         return self._open
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when it has ended."""
+        self._told.append(tell)
 
     @property
     def fs(self) -> MemoryFiles:
@@ -223,6 +228,8 @@ class MemorySandbox:
         if self._root is None:
             self._nodes.clear()
         self._engine.ended(self)
+        for tell in self._told:
+            tell()
 
     @property
     def _volumes(self) -> tuple[MemoryVolume, ...]:
