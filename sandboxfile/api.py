@@ -21,6 +21,7 @@ from sandboxfile.core.units import plural
 from sandboxfile.errors import EngineError, NoSuchSnapshot, UsageError
 
 if TYPE_CHECKING:
+    from sandboxfile.build.outdated import OutdatedReport
     from sandboxfile.build.projects import Projects
     from sandboxfile.build.rebuild import LayerRebuilt
     from sandboxfile.build.snapshotdiff import SnapshotDiff
@@ -181,18 +182,35 @@ class AsyncClient:
         project: Project,
         *,
         update: Sequence[str] | None = None,
+        security: bool = False,
         refresh: bool = False,
         offline: bool = False,
         accept_older: bool = False,
+        squash: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
-        those. Returns the lock and what changed, one line each (empty: it was already right).
+        those, `security` what has a security update; `squash` writes all groups as one, without solving.
+        Returns the lock and what changed, one line each (empty: it was already right).
 
         accept_older: take an archive's index though a newer one was seen before
         """
         return await self._projects.lock(
-            project, update=update, refresh=refresh, offline=offline, accept_older=accept_older
+            project,
+            update=update,
+            security=security,
+            refresh=refresh,
+            offline=offline,
+            accept_older=accept_older,
+            squash=squash,
         )
+
+    async def outdated(
+        self, project: Project, *, refresh: bool = False, offline: bool = False
+    ) -> OutdatedReport:
+        """Pinned packages that the archives and indexes have newer versions of. Archives are asked at most
+        once an hour, always with `refresh`; with `offline` the store answers, and the report says what it
+        cannot know. Raises LockStale when there is no lock."""
+        return await self._projects.outdated(project, refresh=refresh, offline=offline)
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sandboxfile.build.outdated import OutdatedReport
 from sandboxfile.build.project import Project
 from sandboxfile.build.rebuild import LayerRebuilt
 from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
@@ -271,10 +272,15 @@ class Client:
         project: Project,
         *,
         update: Sequence[str] | None = None,
+        security: bool = False,
         refresh: bool = False,
         offline: bool = False,
         accept_older: bool = False,
+        squash: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]: ...
+    def outdated(
+        self, project: Project, *, refresh: bool = False, offline: bool = False
+    ) -> OutdatedReport: ...
     def check_lock(self, project: Project) -> None: ...
     def plan(
         self,

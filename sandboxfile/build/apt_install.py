@@ -168,7 +168,7 @@ def merge_marks(before: str, layer: AptLayer, native: str) -> str:
         if found.get("Auto-Installed") == "1":
             marked.add(key(found.get("Package", ""), found.get("Architecture", "")))
     touched = {key(pin.name, pin.arch) for pin in layer.install}
-    marked = (marked - touched - keys(layer.remove)) | keys(layer.auto)
+    marked = (marked - touched - keys(layer.remove) - keys(layer.manual)) | keys(layer.auto)
     return "".join(
         f"Package: {name}\nArchitecture: {arch}\nAuto-Installed: 1\n\n" for name, arch in sorted(marked)
     )

@@ -6,14 +6,17 @@ archives, checks their signatures itself, and is told by a synthetic dpkg status
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
+from sandboxfile.build.aptstate import CACHE, AptStates
 from sandboxfile.core.environment import DEFAULT_PATH
-from sandboxfile.declared import dataclass
+from sandboxfile.core.layer import LayerKey
+from sandboxfile.declared import dataclass, replace
 from sandboxfile.engine.base import Command, Mount, Workspace
 from sandboxfile.errors import Issue, ResolveError
 from sandboxfile.inputs import aptsolver
@@ -22,15 +25,17 @@ from sandboxfile.inputs.archive import Suite
 from sandboxfile.inputs.control import fields, names_in
 from sandboxfile.inputs.debian_index import suggest
 from sandboxfile.inputs.dpkgstate import DpkgState
-from sandboxfile.inputs.rows import rows_of, stanza_of
+from sandboxfile.inputs.rows import gone_stanzas, rows_of, stanza_of, without_sources_of
 from sandboxfile.spec.lock import AptTransition, DebRow, RemovedRow
 from sandboxfile.spec.model import AptRequest
 
 PLACE = "/run/sandboxfile/apt"
 SCRATCH = "/tmp/sandboxfile-apt"
 TIMEOUT = 300.0
-LOCKED_PRIORITY = 995
 REQUESTED_PRIORITY = 1001
+CONFLICT = "apt-conflict"
+LOOSENED = 4
+"""How often locked versions are given up one reason at a time, before all are."""
 ERROR_TRIALS = 12
 """How many more solves an error may cost to find out which two requests do not go together."""
 
@@ -45,6 +50,7 @@ class AptProblem:
     state:      what is installed before it
     preferred:  locked rows that are to be kept if possible, though they are not installed in `state`
     stanzas:    control stanzas of `preferred`, by sha256
+    automatic:  names of installed packages that nobody had asked for before
     recommends: whether recommended packages are installed too
     """
 
@@ -55,6 +61,7 @@ class AptProblem:
     architecture: str
     preferred: tuple[DebRow, ...] = ()
     stanzas: Mapping[str, str] = field(default_factory=dict)
+    automatic: frozenset[str] = frozenset()
     recommends: bool = False
 
     def package(self, request: AptRequest) -> str:
@@ -133,34 +140,102 @@ def _virtual(request: AptRequest, providers: Sequence[str]) -> Issue:
     )
 
 
-async def solve_apt(problem: AptProblem, workspace: Workspace, *, staging: Path) -> AptTransition:
+async def solve_preferring(
+    problem: AptProblem,
+    workspace: Workspace,
+    *,
+    stack: Sequence[LayerKey],
+    staging: Path,
+    states: AptStates,
+) -> AptTransition:
+    """The transition that keeps as many of the preferred rows as go with the requests: those that apt names
+    as the reason why there is no solution are given up first, all of them last. Raises like `solve_apt`."""
+    for _ in range(LOOSENED):
+        if not problem.preferred:
+            break
+        try:
+            return await solve_apt(
+                problem, workspace, stack=stack, staging=staging, states=states, thorough=False
+            )
+        except ResolveError as failure:
+            if failure.issues and failure.issues[0].code != CONFLICT:
+                raise
+            named = aptsolver.named_in(failure.details)
+            kept = without_sources_of(named, problem.preferred, problem.stanzas)
+            problem = replace(problem, preferred=kept if len(kept) < len(problem.preferred) else ())
+    if len(problem.preferred):
+        problem = replace(problem, preferred=())
+    return await solve_apt(problem, workspace, stack=stack, staging=staging, states=states)
+
+
+async def solve_apt(
+    problem: AptProblem,
+    workspace: Workspace,
+    *,
+    stack: Sequence[LayerKey],
+    staging: Path,
+    states: AptStates,
+    thorough: bool = True,
+) -> AptTransition:
     """The transition that answers the problem's requests.
 
-    workspace: on the base alone; the caller aborts it
+    workspace: on the base alone, whose layers are `stack`; the caller aborts it
+    states:    what apt made of the archives before
+    thorough:  find out which requests do not go together, at the price of more solves
     Raises ResolveError: an Issue for each unknown package, or the requests that do not go together.
     """
     check_requests(problem)
     staging.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="apt-", dir=staging))
     try:
-        solver = _Solver(problem, workspace, place)
-        await solver.update()
+        solver = _Solver(problem, workspace, place, states, stack)
+        await solver.read_archives()
         solution, errors = await solver.solve(problem.requests)
+        if solution is None and not thorough:
+            raise _conflict(problem.requests, aptsolver.explanation(errors))
         if solution is None:
             raise await _no_solution(problem, solver, errors)
-        await _check_complete(problem, solver, solution)
+        await _check_complete(problem, solver, solution, thorough)
         return _transition(problem, solution)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+async def check_apt(problem: AptProblem, workspace: Workspace, *, staging: Path) -> None:
+    """Let apt look whether the problem's state answers its requests: without any archive, so that it can
+    neither add nor choose anything. Raises ResolveError with its words."""
+    staging.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="apt-", dir=staging))
+    try:
+        solver = _Solver(problem, workspace, place, None, ())
+        await solver.read_archives()
+        # Which suite a version is from is not written in a state.
+        solution, errors = await solver.solve([replace(each, suite=None) for each in problem.requests])
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    if solution is None or solution.install or solution.remove:
+        raise ResolveError(
+            "apt does not find in the lock what `apt` asks for",
+            details=aptsolver.explanation(errors),
+            hint="run `sandboxfile lock --update`",
+        )
+
+
 class _Solver:
     """The base's apt, prepared for one problem. `place` is a directory that is mounted into the workspace."""
 
-    def __init__(self, problem: AptProblem, workspace: Workspace, place: Path) -> None:
+    def __init__(
+        self,
+        problem: AptProblem,
+        workspace: Workspace,
+        place: Path,
+        states: AptStates | None,
+        stack: Sequence[LayerKey],
+    ) -> None:
         self._problem = problem
         self._workspace = workspace
         self._mounts = [Mount(place, PLACE)]
+        self._installed = problem.state.versions()
         place.chmod(0o755)
         lines = []
         for number, suite in enumerate(problem.suites):
@@ -168,12 +243,19 @@ class _Solver:
             at = f"/run/sandboxfile/archive-{number}"
             self._mounts.append(Mount(suite.root, at))
             lines.append(aptsolver.source_line(suite, at, signed_by=f"{PLACE}/keys/{number}.gpg"))
-        if gone := self._gone():
+        self._states = states
+        self._state: Path | None = None
+        if states is not None:
+            self._state = states.path(stack, problem.architecture, problem.suites, "".join(lines))
+        if gone := gone_stanzas(problem.preferred, problem.suites, problem.stanzas):
             # Locked versions that no archive holds any more; each stanza is that of a package whose digest
-            # the lock names.
+            # the lock names. They are another set each time.
+            self._state = None
             _write(place / "locked/Packages", gone.encode())
             lines.append(f"deb [trusted=yes] file:{PLACE}/locked ./\n")
         _write(place / "sources.list", "".join(lines).encode())
+        # apt believes no cache that is older than its sources.
+        os.utime(place / "sources.list", (0, 0))
         _write(place / "preferences", self._preferences().encode())
         _write(place / "state/status", problem.state.status().encode())
         extended = problem.state.extended_states(problem.architecture)
@@ -188,17 +270,6 @@ class _Solver:
         )
         _write(place / "apt.conf", configuration.text().encode())
 
-    def _gone(self) -> str:
-        texts = []
-        for row in self._problem.preferred:
-            if stanza_of(self._problem.suites, row.name, row.version, row.arch) is None:
-                text = self._problem.stanzas.get(row.sha256, "")
-                kept = [f"Filename: {row.path}", f"Size: {row.size}", f"SHA256: {row.sha256}"]
-                if text and "\nFilename:" not in text:
-                    text = "\n".join((text, *kept))
-                texts.append(text)
-        return "".join(f"{text}\n\n" for text in texts if text)
-
     def _preferences(self) -> str:
         requested: dict[str, str] = {}
         for request in self._problem.requests:
@@ -212,13 +283,16 @@ class _Solver:
         locked = {r.name: r.version for r in self._problem.preferred if r.name not in requested}
         # A named suite is for the request and for what must follow it there, not for everything.
         return aptsolver.pins(sorted(requested.items()), REQUESTED_PRIORITY) + aptsolver.pins(
-            sorted(locked.items()), LOCKED_PRIORITY
+            sorted(locked.items()), aptsolver.LOCKED_PRIORITY
         )
 
-    async def update(self) -> None:
-        """Let apt read the archives and check their signatures."""
+    async def read_archives(self) -> None:
+        """Let apt read the archives and check their signatures, unless it has done so with just these."""
+        if self._states and self._state and await self._states.find(self._state):
+            self._mounts.append(Mount(self._state, SCRATCH))
+            return
         make = f"mkdir -p {SCRATCH}/lists/partial {SCRATCH}/cache/archives/partial"
-        code, _, errors = await self._run(("/bin/sh", "-ec", f"{make}; exec {' '.join(aptsolver.UPDATE)}"))
+        code, _, errors = await self._said(("/bin/sh", "-ec", f"{make}; exec {' '.join(aptsolver.UPDATE)}"))
         if code in {126, 127}:
             raise ResolveError(
                 "the base has no apt, which solves the `apt` packages",
@@ -229,14 +303,28 @@ class _Solver:
             raise ResolveError(
                 "the base's apt does not accept the archives", details=aptsolver.explanation(errors)
             )
+        if self._states and self._state:
+            # `lists/partial` and `auxfiles` are directories; what is in `lists` itself is the state.
+            pack = f"cd {SCRATCH} && find lists {CACHE} -maxdepth 1 ! -type d | tar -cf - -T -"
+            code, content, _ = await self._run(("/bin/sh", "-ec", pack))
+            if code == 0:
+                await self._states.keep(self._state, content)
 
     async def solve(self, requests: Sequence[AptRequest]) -> tuple[Solution | None, str]:
         """The solution for some requests, or None and what apt says about it."""
         names = sorted(_argument(request) for request in requests)
-        code, output, errors = await self._run((*aptsolver.SIMULATE, *names))
+        code, output, errors = await self._said((*aptsolver.PLAN, *names))
+        if code == 0 and (solution := aptsolver.parse_plan(output, self._installed)) is not None:
+            return solution, errors
+        code, output, errors = await self._said((*aptsolver.SIMULATE, *names))
         return (aptsolver.parse(output + errors), errors) if code == 0 else (None, output + errors)
 
-    async def _run(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+    async def _said(self, argv: tuple[str, ...]) -> tuple[int, str, str]:
+        code, *streams = await self._run(argv)
+        output, errors = (stream.decode("utf-8", "replace") for stream in streams)
+        return code, output, errors
+
+    async def _run(self, argv: tuple[str, ...]) -> tuple[int, bytes, bytes]:
         pieces: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
         def take(stream: str, piece: bytes) -> None:
@@ -247,8 +335,7 @@ class _Solver:
         done = await self._workspace.execute(command, take)
         if done.timed_out:
             raise ResolveError(f"apt did not find a solution in {TIMEOUT:.0f} seconds")
-        output, errors = (pieces[name].decode("utf-8", "replace") for name in ("stdout", "stderr"))
-        return done.exit_code, output, errors
+        return done.exit_code, bytes(pieces["stdout"]), bytes(pieces["stderr"])
 
 
 def _argument(request: AptRequest) -> str:
@@ -272,7 +359,7 @@ async def _no_solution(problem: AptProblem, solver: _Solver, errors: str) -> Res
     return _conflict(named or list(problem.requests), words)
 
 
-async def _check_complete(problem: AptProblem, solver: _Solver, solution: Solution) -> None:
+async def _check_complete(problem: AptProblem, solver: _Solver, solution: Solution, thorough: bool) -> None:
     """Refuse a solution that silently drops a request."""
     removed = {name for name, _ in solution.remove}
     after = problem.state.versions()
@@ -287,7 +374,8 @@ async def _check_complete(problem: AptProblem, solver: _Solver, solution: Soluti
     if not dropped:
         return
     words = tuple(f"apt would remove {name}" for name in sorted(removed))
-    for request in (r for r in problem.requests[: ERROR_TRIALS + 1] if r not in dropped):
+    trials = problem.requests[: ERROR_TRIALS + 1] if thorough else ()
+    for request in (r for r in trials if r not in dropped):
         others = [r for r in problem.requests if r is not request]
         trial, _ = await solver.solve(others)
         if trial is not None and not {n for n, _ in trial.remove} & {r.name for r in dropped}:
@@ -305,7 +393,7 @@ def _conflict(requests: Sequence[AptRequest], words: tuple[str, ...]) -> Resolve
         message = f"apt cannot install {names[0]}"
     return ResolveError(
         message,
-        issues=_issues(ordered, "apt-conflict", message),
+        issues=_issues(ordered, CONFLICT, message),
         details=words,
         hint="leave one of them out, or ask for versions that go together"
         if len(names) > 1
@@ -326,7 +414,6 @@ def _transition(problem: AptProblem, solution: Solution) -> AptTransition:
     requested = {problem.package(request) for request in problem.requests}
     reinstalled = {package.name for package in solution.install}
     removed = [(n, v) for n, v in solution.remove if n not in reinstalled]
-    new = [package for package in solution.install if package.old is None]
     because = {
         package.name: _forced_by(problem, package.name, solution.install, requested)
         for package in solution.install
@@ -337,7 +424,10 @@ def _transition(problem: AptProblem, solution: Solution) -> AptTransition:
     install = tuple(
         Installed(p.name, p.version, p.arch, p.old or before.get(p.name)) for p in solution.install
     )
-    auto = {package.name for package in new} - requested
+    # A replacement keeps the mark of what it replaces.
+    auto = {p.name for p in solution.install if p.old is None or p.name in problem.automatic} - requested
+    there = before.keys() - reinstalled - {name for name, _ in removed}
+    manual = sorted(requested & there & problem.automatic)
     return AptTransition(
         requests=tuple(sorted(problem.answers)),
         rows=rows_of(
@@ -352,6 +442,7 @@ def _transition(problem: AptProblem, solution: Solution) -> AptTransition:
             )
             for name, version in sorted(removed)
         ),
+        manual=tuple(f"{name}:{problem.state.architecture(name)}" for name in manual),
         archives=tuple(suite.archive for suite in problem.suites),
     )  # fmt: skip
 

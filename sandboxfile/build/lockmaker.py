@@ -10,7 +10,8 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from sandboxfile.build.apt_transition import AptProblem, solve_apt
+from sandboxfile.build.apt_transition import AptProblem, solve_preferring
+from sandboxfile.build.aptstate import AptStates
 from sandboxfile.build.pip_transition import PipContext, moved, solve_pip_transition
 from sandboxfile.build.rewrite import EVERYTHING, Rewrite, carried, chained, changes, rewrite_of
 from sandboxfile.core.digest import Digest
@@ -22,13 +23,13 @@ from sandboxfile.engine.base import Engine, Workspace
 from sandboxfile.errors import Issue, NoSuchSnapshot, ResolveError
 from sandboxfile.inputs.archive import Archives, Suite, SuiteRequest
 from sandboxfile.inputs.bootstrap_set import solve_base
-from sandboxfile.inputs.control import fields
 from sandboxfile.inputs.controlcache import ControlCache
 from sandboxfile.inputs.download import Downloader
 from sandboxfile.inputs.dpkgstate import DpkgState
 from sandboxfile.inputs.environment import SuiteSource, default_mirrors
 from sandboxfile.inputs.interpreter import Interpreter, interpreter_of
 from sandboxfile.inputs.origins import archives_of, base_suites, origins_of, source_suites
+from sandboxfile.inputs.rows import without_sources_of
 from sandboxfile.inputs.settings import Settings
 from sandboxfile.plan.planner import plan_base
 from sandboxfile.spec.lock import (
@@ -197,8 +198,16 @@ class _Maker:
                 architecture=architecture,
             )
             suites = await self._fetch(wanted, old)
+            kept: tuple[DebRow, ...] = ()
+            stanzas: dict[str, str] = {}
+            if old is not None and self.update and old.base.request == text:
+                # Some packages are to move, and no other.
+                stanzas = await self._controls(old).stanzas(old.base.packages, suites, offline=self.offline)
+                kept = without_sources_of(self.update, old.base.packages, stanzas)
             base = await solve_base(
                 suites,
+                preferred=kept,
+                stanzas=stanzas,
                 request=text,
                 suite=request.suite,
                 components=request.components,
@@ -250,7 +259,8 @@ class _Maker:
         """The transition that answers `wanted` on the groups that are kept, and the base, now built."""
         diff_id = await self.build_base(old.base)
         base = old.base if old.base.diff_id else replace(old.base, diff_id=diff_id)
-        workspace = await self.engine.prepare(plan_base(base).stack)
+        stack = plan_base(base).stack
+        workspace = await self.engine.prepare(stack)
         try:
             suites = await self._fetch(await self._suites(base, workspace), prefer or old)
             state = await read_state(workspace)
@@ -265,6 +275,8 @@ class _Maker:
                         state.remove(removed.name)
                     for row in group.apt.rows:
                         state.install(stanzas[row.sha256], auto=row.auto)
+                    state.manual(name.partition(":")[0] for name in group.apt.manual)
+            automatic = state.automatic()
             state.manual(request.name for request in self.spec.apt.packages)
             problem = AptProblem(
                 requests=self.spec.apt.packages,
@@ -272,18 +284,18 @@ class _Maker:
                 suites=suites,
                 state=state,
                 architecture=base.architecture,
-                preferred=_not_renewed(preferred, stanzas, self.update),
+                preferred=without_sources_of(self.update, preferred, stanzas),
                 stanzas=stanzas,
+                automatic=automatic,
                 recommends=self.spec.apt.recommends,
             )
-            try:
-                apt = await solve_apt(problem, workspace, staging=self.store.staging)
-            except ResolveError:
-                if not problem.preferred:
-                    raise
-                # What was locked does not go with what is asked for now; apt may choose freely.
-                problem = replace(problem, preferred=())
-                apt = await solve_apt(problem, workspace, staging=self.store.staging)
+            apt = await solve_preferring(
+                problem,
+                workspace,
+                stack=stack,
+                staging=self.store.staging,
+                states=AptStates(self.store.indexes),
+            )
         finally:
             await workspace.abort()
         controls.keep(apt.rows, suites)
@@ -427,19 +439,6 @@ async def _code_name(workspace: Workspace, spec: Sandboxfile) -> str:
     message = "`apt` needs a Debian base, and this one does not say that it is one"
     first = spec.apt.packages[0].span if spec.apt.packages else None
     raise ResolveError(message, issues=(Issue("no-apt", message, first, "apt"),))
-
-
-def _not_renewed(
-    preferred: Sequence[DebRow], stanzas: dict[str, str], update: Sequence[str]
-) -> tuple[DebRow, ...]:
-    """Without the packages to renew, and without what is built from the same sources, which often has to
-    move with them."""
-
-    def source(row: DebRow) -> str:
-        return fields(stanzas.get(row.sha256, "")).get("Source", row.name).partition(" ")[0]
-
-    sources = {source(row) for row in preferred if row.name in update}
-    return tuple(row for row in preferred if source(row) not in sources)
 
 
 def _same_packages(old: LockedBase, new: LockedBase) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sandboxfile.build.locks import Locks
 from sandboxfile.build.project import LOCK_NAME, VENDOR_NAME, Project
 from sandboxfile.build.result import BuildResult, VendorResult
 from sandboxfile.build.workshop import Parts, Workshop, blobs_of
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandboxfile.build.builder import Outcomes
+    from sandboxfile.build.outdated import OutdatedReport
     from sandboxfile.build.rebuild import LayerRebuilt
-    from sandboxfile.core.digest import Digest
     from sandboxfile.inputs.context import ContextTree
     from sandboxfile.inputs.fingerprint import Fingerprint
     from sandboxfile.plan.model import Reconciled
-    from sandboxfile.spec.lock import LockedBase, Lockfile
+    from sandboxfile.spec.lock import Lockfile
 
 
 class Projects:
@@ -31,119 +32,41 @@ class Projects:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._workshop = Workshop(parts)
+        self._locks = Locks(parts, self._workshop)
 
     async def lock(
         self,
         project: Project,
         *,
         update: Sequence[str] | None = None,
+        security: bool = False,
         refresh: bool = False,
         offline: bool = False,
         accept_older: bool = False,
-        on_apt: Callable[[Lockfile], None] | None = None,
+        squash: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
         """Make the lock answer the Sandboxfile, and write it. `update=()` renews everything, names renew
-        those. Returns the lock and what changed, one line each (empty: it was already right)."""
-        from sandboxfile.core.digest import digest_bytes
-
-        name = f"lock-{digest_bytes(str(project.lock_path).encode())}"
-        async with self._parts.store.locks.exclusive(name, on_wait=self._workshop.telling("the lock")):
-            # The lock is read after the wait: whoever held it may have done the work.
-            lock, changes = await self._resolve(
-                project,
-                update=update,
-                refresh=refresh,
-                offline=offline,
-                accept_older=accept_older,
-                on_apt=on_apt,
-            )
-            project.write_lock(lock)
-        return lock, changes
-
-    async def _resolve(
-        self,
-        project: Project,
-        *,
-        update: Sequence[str] | None = None,
-        refresh: bool = False,
-        offline: bool = False,
-        accept_older: bool = False,
-        on_apt: Callable[[Lockfile], None] | None = None,
-    ) -> tuple[Lockfile, tuple[str, ...]]:
-        """The lock that answers the Sandboxfile, and how it differs from the one that is there."""
-        from sandboxfile.build.lockmaker import make_lock
-        from sandboxfile.declared import replace
-        from sandboxfile.spec.lock import Lockfile
-
-        async def build_base(base: LockedBase) -> Digest | None:
-            stack = await self._workshop.build_packages(project, Lockfile(base=base), offline)
-            record = self._parts.store.index.layer(stack[-1])
-            return record.diff_id if record else None
-
-        requests, constraints = project.pip_inputs
-        # Constraints named in a requirements file count as well.
-        pip = replace(project.sandboxfile.pip, constraints=tuple(constraints))
-        async with self._workshop.downloader(project).session(warm=not offline):
-            return await make_lock(
-                replace(project.sandboxfile, pip=pip),
-                project.requests,
-                requests,
-                project.read_lock(),
-                directory=project.directory,
-                engine=self._parts.engine,
-                store=self._parts.store,
-                settings=self._workshop.settings(project),
-                downloader=self._workshop.downloader(project),
-                on_apt=on_apt,
-                reporter=self._parts.reporter,
-                build_base=build_base,
-                build_stack=self._workshop.stack_builder(project, offline),
-                update=update,
-                refresh=refresh or accept_older,
-                offline=offline,
-                accept_older=accept_older,
-            )
+        those, `security` what has a security update; `squash` writes all groups as one, without solving.
+        Returns the lock and what changed, one line each (empty: it was already right)."""
+        return await self._locks.lock(
+            project,
+            update=update,
+            security=security,
+            refresh=refresh,
+            offline=offline,
+            accept_older=accept_older,
+            squash=squash,
+        )
 
     def check_lock(self, project: Project) -> None:
         """Raise LockStale when the lock does not answer the Sandboxfile (or is missing)."""
-        self._current_lock(project)
+        self._locks.current(project)
 
-    def _current_lock(self, project: Project) -> Lockfile:
-        """The lock beside the Sandboxfile. Raises LockStale when it does not answer it, or is missing."""
-        from sandboxfile.spec.staleness import after_merge, differences
-
-        lock = project.read_lock()
-        if lock is None:
-            raise LockStale(
-                f"there is no {LOCK_NAME}",
-                ("the Sandboxfile was never locked",),
-                hint="run `sandboxfile lock`",
-            )
-        broken = after_merge(lock)
-        found = differences(lock, project.requests)
-        if broken or found:
-            texts = tuple(d.text for d in found)
-            raise LockStale(
-                f"{LOCK_NAME} does not answer the Sandboxfile",
-                (*((broken,) if broken else ()), *texts),
-                hint="run `sandboxfile lock`",
-            )
-        return lock
-
-    def _lock_at_hand(self, project: Project) -> Lockfile:
-        """The lock beside the Sandboxfile; when there is none, the one that was vendored, provided that it
-        answers the Sandboxfile. Raises LockStale."""
-        place = self._workshop.settings(project).vendored
-        if place is not None and project.read_lock() is None:
-            from sandboxfile.inputs.vendored import open_vendored
-            from sandboxfile.spec.lockfile import load
-            from sandboxfile.spec.staleness import after_merge, differences
-
-            text = open_vendored(place).lock_text()
-            lock = load(text, f"{place}/{LOCK_NAME}") if text is not None else None
-            if lock is not None and not after_merge(lock) and not differences(lock, project.requests):
-                return lock
-        return self._current_lock(project)
+    async def outdated(
+        self, project: Project, *, refresh: bool = False, offline: bool = False
+    ) -> OutdatedReport:
+        """Pinned packages that the archives and indexes have newer versions of."""
+        return await self._locks.outdated(project, refresh=refresh, offline=offline)
 
     async def vendor(
         self,
@@ -162,7 +85,7 @@ class Projects:
         from sandboxfile.spec.lockfile import dump
 
         try:
-            lock = self._lock_at_hand(project)
+            lock = self._locks.at_hand(project)
         except LockStale:
             if locked or check:
                 raise
@@ -192,15 +115,16 @@ class Projects:
         resolved for this plan only, unless `locked` makes them LockStale. `since` is an earlier build (its
         number or slug) to compare with, instead of the last one."""
         try:
-            lock = self._lock_at_hand(project)
+            lock = self._locks.at_hand(project)
         except LockStale:
             if locked:
                 raise
-            lock, changes = await self._resolve(project, offline=offline)
+            lock, changes = await self._locks.resolve(project, offline=offline)
             self._parts.reporter.emit(
                 Notice("info", f"{LOCK_NAME} is not up to date; a build would write: {', '.join(changes)}")
             )
-        return await self._plan(project, lock, self._scan(project), force, since)
+        notes = await self._locks.freshness_notes(project, lock, offline=offline)
+        return await self._plan(project, lock, self._scan(project), force, since, notes)
 
     async def _plan(
         self,
@@ -209,10 +133,14 @@ class Projects:
         context: ContextTree,
         force: Sequence[str] = (),
         since: str | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Reconciled:
+        from sandboxfile.declared import replace
         from sandboxfile.plan.planner import plan
 
         planned = plan(project.sandboxfile, lock, context.entries)
+        if notes:
+            planned = replace(planned, proposals=(*planned.proposals, *notes))
         return await self._workshop.reconcile(planned, project.environment, force, since)
 
     def _scan(self, project: Project) -> ContextTree:
@@ -242,12 +170,12 @@ class Projects:
         async with self._workshop.fetching_ahead(project) as fetch_ahead:
             changes: tuple[str, ...] = ()
             try:
-                lock = self._lock_at_hand(project)
+                lock = self._locks.at_hand(project)
             except LockStale:
                 if locked or expect_cached:
                     raise
                 on_apt = None if offline else fetch_ahead
-                lock, changes = await self.lock(project, offline=offline, on_apt=on_apt)
+                lock, changes = await self._locks.lock(project, offline=offline, on_apt=on_apt)
             before = context_fingerprint(project)
             context = self._scan(project)
             reconciled = await self._plan(project, lock, context, force)
@@ -336,7 +264,7 @@ class Projects:
     async def _built(self, project: Project) -> tuple[Lockfile, ContextTree, Reconciled]:
         from sandboxfile.errors import BuildError
 
-        lock = self._current_lock(project)
+        lock = self._locks.current(project)
         context = self._scan(project)
         reconciled = await self._plan(project, lock, context)
         if reconciled.builds:

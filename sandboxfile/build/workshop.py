@@ -227,6 +227,7 @@ class Workshop:
             previous=head.definitions if head else None,
             force=force,
             evicted=evicted(store, [key for key in plan.stack if key not in have]),
+            sizes={key: record.size for key in plan.stack if (record := index.layer(key)) is not None},
         )
 
     def builder(

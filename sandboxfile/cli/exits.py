@@ -14,7 +14,7 @@ BROKEN_PIPE = 141
 
 MEANINGS: tuple[tuple[int, str], ...] = (
     (DONE, "done"),
-    (FAILED, "the build, a check or a download failed"),
+    (FAILED, "the build, a check or a download failed; `outdated --check` found something"),
     (WRONG, "the Sandboxfile, the lock's text or the usage is wrong"),
     (UNUSABLE, "the engine, the store or the host is not usable"),
     (STALE, "the lock is stale and `--locked` or `--check` forbids to change it"),

@@ -34,7 +34,12 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "lock",
         "pin everything the Sandboxfile asks for",
-        "[--check | --update [NAME ...]] [--refresh] [--accept-older] [--pylock]",
+        "[--check | --squash | --update [NAME ...] [--security]] [--refresh]",
+    ),
+    Verb(
+        "outdated",
+        "list pinned packages that have newer versions",
+        "[--security] [--check] [--refresh]",
     ),
     Verb("plan", "show what a build would do, and why", "[--force LAYER]"),
     Verb(

@@ -109,6 +109,7 @@ class AptLayer:
     install: packages unpacked (new ones and replacements), sorted
     remove:  names (`name:arch`) that are removed
     auto:    names that apt is to see as installed automatically, of those in `install`
+    manual:  names of packages below that apt is to see as asked for from here on
     """
 
     kind: ClassVar[str] = "apt"
@@ -117,6 +118,7 @@ class AptLayer:
     remove: tuple[str, ...] = identity()
     auto: tuple[str, ...] = identity()
     epoch: int = identity()
+    manual: tuple[str, ...] = identity(default=())
     normalisation: str = identity(default=NORMALISATION)
 
 

@@ -10,25 +10,41 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandboxfile.errors import HostError, ResolveError
 from sandboxfile.inputs import aptsolver
 from sandboxfile.inputs.archive import Suite
-from sandboxfile.inputs.rows import rows_of
-from sandboxfile.spec.lock import LockedBase
+from sandboxfile.inputs.rows import gone_stanzas, rows_of
+from sandboxfile.spec.lock import DebRow, LockedBase
 
 
 async def solve_base(
-    suites: Sequence[Suite], *, request: str, suite: str, components: tuple[str, ...], architecture: str
+    suites: Sequence[Suite],
+    *,
+    request: str,
+    suite: str,
+    components: tuple[str, ...],
+    architecture: str,
+    preferred: Sequence[DebRow] = (),
+    stanzas: Mapping[str, str] | None = None,
 ) -> LockedBase:
     """The locked base for these suites. Its epoch is the newest date of their indexes.
 
+    preferred: locked rows that are to be kept if possible
+    stanzas:   their control stanzas by sha256, for those that no suite holds any more
     Raises ResolveError when the packages cannot be installed together, HostError without apt.
     """
     names = sorted({name for each in suites for name in each.index().marked()} | {"apt"})
-    solution = await asyncio.to_thread(_solve, suites, names, architecture)
+    kept = tuple(preferred)
+    try:
+        solution = await asyncio.to_thread(_solve, suites, names, architecture, kept, stanzas or {})
+    except ResolveError:
+        if not kept:
+            raise
+        # What was locked does not go with what has to move; apt may choose freely.
+        solution = await asyncio.to_thread(_solve, suites, names, architecture, (), {})
     return LockedBase(
         request=request,
         kind="debian",
@@ -37,11 +53,23 @@ async def solve_base(
         suite=suite,
         components=components,
         archives=tuple(each.archive for each in suites),
-        packages=rows_of(solution.install, suites, auto=frozenset(), because={}),
+        packages=rows_of(
+            solution.install,
+            suites,
+            auto=frozenset(),
+            because={},
+            known={(row.name, row.version, row.arch): row for row in kept},
+        ),
     )
 
 
-def _solve(suites: Sequence[Suite], names: Sequence[str], architecture: str) -> aptsolver.Solution:
+def _solve(
+    suites: Sequence[Suite],
+    names: Sequence[str],
+    architecture: str,
+    preferred: Sequence[DebRow],
+    stanzas: Mapping[str, str],
+) -> aptsolver.Solution:
     with tempfile.TemporaryDirectory(prefix="sandboxfile-apt-") as scratch:
         root = Path(scratch)
         for each in ("etc", "lists/lists/partial", "lists/cache/archives/partial", "keys", "var/lib/dpkg"):
@@ -51,7 +79,13 @@ def _solve(suites: Sequence[Suite], names: Sequence[str], architecture: str) -> 
             key = root / "keys" / f"{number}.gpg"
             key.write_bytes(suite.request.keyring.content)
             lines.append(aptsolver.source_line(suite, str(suite.root.resolve()), signed_by=str(key)))
+        if gone := gone_stanzas(preferred, suites, stanzas):
+            (root / "locked").mkdir()
+            (root / "locked/Packages").write_text(gone)
+            lines.append(f"deb [trusted=yes] file:{root / 'locked'} ./\n")
         (root / "etc/sources.list").write_text("".join(lines))
+        pins = aptsolver.pins([(row.name, row.version) for row in preferred], aptsolver.LOCKED_PRIORITY)
+        (root / "preferences").write_text(pins)
         for name in ("status", "extended_states"):
             (root / name).write_text("")
         configuration = aptsolver.Configuration(
@@ -59,6 +93,7 @@ def _solve(suites: Sequence[Suite], names: Sequence[str], architecture: str) -> 
             sources=str(root / "etc/sources.list"),
             state=str(root),
             lists=str(root / "lists"),
+            preferences=str(root / "preferences"),
             root=str(root),
         )
         (root / "apt.conf").write_text(configuration.text())

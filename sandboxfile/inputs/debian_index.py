@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sandboxfile.inputs.control import fields, names_in
+from sandboxfile.inputs.stanzatable import StanzaTable
 
 
 class PackagesIndex:
     """The stanzas of one archive's Packages files, by package name."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._stanzas: dict[bytes, bytes | list[bytes]] = {}
+        self._tables = [StanzaTable(path) for path in paths]
         self._virtual: dict[str, list[str]] | None = None
-        for path in paths:
-            self._read(path.read_bytes())
-
-    def _read(self, content: bytes) -> None:
-        known = self._stanzas
-        for stanza in content.split(b"\n\n"):
-            if stanza.startswith(b"Package: "):
-                name = stanza[9 : stanza.find(b"\n")]
-            else:
-                found = re.search(rb"^Package:[ \t]*(\S+)", stanza, re.MULTILINE)
-                if not found:
-                    continue
-                name = found.group(1)
-            before = known.get(name)
-            if before is None:
-                known[name] = stanza
-            elif isinstance(before, list):
-                before.append(stanza)
-            else:
-                known[name] = [before, stanza]
 
     def __contains__(self, name: str) -> bool:
-        return name.encode() in self._stanzas
+        return any(name.encode() in table for table in self._tables)
 
     def names(self) -> Iterator[str]:
-        """Every package name."""
-        return (name.decode("utf-8", "replace") for name in self._stanzas)
+        """Every package name, as often as there are files that hold it."""
+        return (name.decode("utf-8", "replace") for table in self._tables for name in table.names())
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The stanzas of a package, one for each version the archive holds."""
-        found = self._stanzas.get(name.encode(), ())
-        return tuple(_text(s) for s in ([found] if isinstance(found, bytes) else found))
+        return tuple(_text(stanza) for table in self._tables for stanza in table.stanzas(name.encode()))
 
     def find_text(self, name: str, version: str, arch: str) -> str | None:
         """The stanza of one version of a package, as text."""
@@ -106,9 +85,7 @@ class PackagesIndex:
         return tuple(sorted(found))
 
     def _each(self) -> Iterator[tuple[bytes, bytes]]:
-        for name, found in self._stanzas.items():
-            for stanza in (found,) if isinstance(found, bytes) else found:
-                yield name, stanza
+        return (each for table in self._tables for each in table.every())
 
 
 def suggest(indexes: Iterable[PackagesIndex], name: str, *, count: int = 3) -> tuple[str, ...]:

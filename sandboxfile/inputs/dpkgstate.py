@@ -39,6 +39,10 @@ class DpkgState:
         """The control fields of an installed package; empty when it is not there."""
         return next((fields(text) for (each, _), text in self._stanzas.items() if each == name), {})
 
+    def automatic(self) -> frozenset[str]:
+        """Names of the packages that nobody asked for."""
+        return frozenset(name for name, _ in self._auto)
+
     def install(self, stanza: str, *, auto: bool) -> None:
         """Add a package by its control stanza (a deb's or an index's), in place of any other version."""
         found = fields(stanza)

@@ -190,6 +190,42 @@ def _solve(problem: PipProblem, settings: Settings) -> tuple[WheelRow, ...]:
         return read_pylock(_absolute(out.read_text(), place), problem.interpreter)
 
 
+async def check_pip(
+    requests: Sequence[PipRequest],
+    pip: Pip,
+    interpreter: Interpreter,
+    directory: Path,
+    wheels: Path,
+    settings: Settings,
+) -> None:
+    """Whether the wheels in a directory answer the requests, with nothing else to choose from and no network.
+    Raises UvError with uv's words when they do not."""
+    await asyncio.to_thread(_check, requests, pip, interpreter, directory, wheels, settings)
+
+
+def _check(
+    requests: Sequence[PipRequest],
+    pip: Pip,
+    interpreter: Interpreter,
+    directory: Path,
+    wheels: Path,
+    settings: Settings,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="sandboxfile-uv-") as scratch:
+        source = Path(scratch, "requirements.in")
+        source.write_text("".join(f"{request.requirement}\n" for request in requests))
+        argv = ["pip", "compile", str(source), "--output-file", str(Path(scratch, "out.txt"))]
+        argv += ["--quiet", "--python", sys.executable, "--python-version", interpreter.version]
+        argv += ["--python-platform", interpreter.platform, "--only-binary", ":all:", "--no-header"]
+        # Each version is given: whether it is one before its release was decided when it was locked.
+        argv += ["--offline", "--no-index", "--find-links", str(wheels), "--prerelease", "allow"]
+        for path in pip.constraints:
+            argv += ["--constraints", str(directory / path)]
+        done = _run_uv(argv, uv_environment(settings))
+    if done.returncode != 0:
+        raise UvError(done.stderr.strip())
+
+
 def _absolute(pylock: str, place: Path) -> str:
     """Paths of local wheels, which uv writes relative to its output file, as they are on this machine."""
 
@@ -200,9 +236,7 @@ def _absolute(pylock: str, place: Path) -> str:
 
 
 def _uv(arguments: Sequence[str], environment: Mapping[str, str], problem: PipProblem) -> None:
-    done = subprocess.run(
-        [str(uv_program()), *arguments], env=dict(environment), capture_output=True, text=True, check=False
-    )
+    done = _run_uv(arguments, environment)
     if done.returncode == 0:
         return
     words = done.stderr.strip()
@@ -215,6 +249,12 @@ def _uv(arguments: Sequence[str], environment: Mapping[str, str], problem: PipPr
             hint="check the network and the index in `pip` or in the settings",
         )
     raise UvError(words)
+
+
+def _run_uv(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(uv_program()), *arguments], env=dict(environment), capture_output=True, text=True, check=False
+    )
 
 
 def explain(problem: PipProblem, words: str) -> ResolveError:

@@ -50,6 +50,32 @@ def row_of(
     )
 
 
+def gone_stanzas(rows: Iterable[DebRow], suites: Sequence[Suite], stanzas: Mapping[str, str]) -> str:
+    """A Packages file of the rows that no suite holds any more, from their control stanzas by sha256."""
+    texts = []
+    for row in rows:
+        text = stanzas.get(row.sha256, "")
+        if text and stanza_of(suites, row.name, row.version, row.arch) is None:
+            if "\nFilename:" not in text:
+                kept = (f"Filename: {row.path}", f"Size: {row.size}", f"SHA256: {row.sha256}")
+                text = "\n".join((text, *kept))
+            texts.append(f"{text}\n\n")
+    return "".join(texts)
+
+
+def without_sources_of(
+    names: Collection[str], rows: Sequence[DebRow], stanzas: Mapping[str, str]
+) -> tuple[DebRow, ...]:
+    """The rows without the named packages, and without what is built from the same sources, which often has
+    to move with them. `stanzas`: control stanzas by sha256."""
+
+    def source(row: DebRow) -> str:
+        return fields(stanzas.get(row.sha256, "")).get("Source", row.name).partition(" ")[0]
+
+    sources = {source(row) for row in rows if row.name in names}
+    return tuple(row for row in rows if source(row) not in sources)
+
+
 def rows_of(
     packages: Iterable[Installed],
     suites: Sequence[Suite],

@@ -40,6 +40,11 @@ class PlannedLayer:
     span: Span | None = field(default=None, compare=False)
 
     @property
+    def group(self) -> int | None:
+        """The number of the lock's package group that it is a part of."""
+        return int(self.name.partition("-")[2]) if self.kind in ("apt", "pip") else None
+
+    @property
     def stack(self) -> tuple[LayerKey, ...]:
         """Keys of every layer below it, lowest first (for a detached layer: those it is placed on)."""
         return self.chain[: self.position]
@@ -148,6 +153,8 @@ class Reconciled:
     """True when the snapshot is there already and every check is remembered as passed."""
     forced: frozenset[str] = frozenset()
     """Names of layers that are built again although they are there."""
+    sizes: Mapping[LayerKey, int] = field(default_factory=dict, compare=False)
+    """Bytes of the layers that were built before, by key."""
 
     def action(self, node: str) -> Action:
         """The action of a node. KeyError."""

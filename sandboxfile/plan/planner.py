@@ -64,7 +64,7 @@ def plan(spec: Sandboxfile, lock: Lockfile, trees: Sequence[Sequence[TreeEntry]]
     chain = _Chain(lock.base.epoch)
     _add_base(chain, lock.base, location, spec.base.span)
     for number, group in enumerate(lock.groups, 1):
-        if group.apt is not None and (group.apt.rows or group.apt.removed):
+        if group.apt is not None and (group.apt.rows or group.apt.removed or group.apt.manual):
             _add_apt(chain, spec, f"apt-{number}", group.apt)
         if group.pip is not None and group.pip.rows:
             _add_pip(chain, spec, f"pip-{number}", group.pip)
@@ -240,6 +240,7 @@ def _add_apt(chain: _Chain, spec: Sandboxfile, name: str, group: AptTransition) 
         install=tuple(sorted(_pin(row) for row in group.rows)),
         remove=tuple(sorted(f"{row.name}:{row.arch}" for row in group.removed)),
         auto=tuple(sorted(f"{row.name}:{row.arch}" for row in group.rows if row.auto)),
+        manual=tuple(sorted(group.manual)),
         epoch=chain.epoch,
     )
     size = sum(row.size for row in group.rows)
@@ -249,6 +250,8 @@ def _add_apt(chain: _Chain, spec: Sandboxfile, name: str, group: AptTransition) 
         facts.append(f"{replaced} replaced")
     if group.removed:
         facts.append(f"{len(group.removed)} removed")
+    if group.manual:
+        facts.append(f"{len(group.manual)} there already")
     requests = listing(sorted(group.requests), 5, " ") or "packages"
     span = _requested(group.requests, {str(r): r.span for r in spec.apt.packages}, spec.apt.span)
     chain.attached(name, f"apt: {one_line(requests)} ({'; '.join(facts)})", layer, span, _forced(group))

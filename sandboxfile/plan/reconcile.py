@@ -36,6 +36,7 @@ def reconcile(
     previous: Mapping[str, Record] | None = None,
     force: Collection[str] = (),
     evicted: Mapping[LayerKey, str] | None = None,
+    sizes: Mapping[LayerKey, int] | None = None,
 ) -> Reconciled:
     """The actions of a plan, in the order of its layers; a layer's fetch stands before it.
 
@@ -46,6 +47,7 @@ def reconcile(
     previous:  `diff.records` of the plan that this environment was last built from, None before that
     force:     names of layers to build and of checks to run again
     evicted:   of layers that were there once and were taken out of the store, a sentence that says why
+    sizes:     bytes of layers, where they are known
 
     Raises UsageError for a name in `force` that the plan does not have, PlanError when a layer of a
     snapshot base is not in the store.
@@ -75,7 +77,7 @@ def reconcile(
     remembered = frozenset(passed)
     checks = [_check(check, remembered, history, check.name in force) for check in plan.checks]
     complete = not built and all(action.kind is ActionKind.REMEMBERED for action in checks)
-    return Reconciled(plan, (*actions, *checks), published and complete, frozenset(force))
+    return Reconciled(plan, (*actions, *checks), published and complete, frozenset(force), sizes or {})
 
 
 def first_miss(reconciled: Reconciled) -> Action | None:

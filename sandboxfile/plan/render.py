@@ -38,8 +38,15 @@ def render_text(reconciled: Reconciled, *, colour: bool = False) -> str:
     """The plan for people: a line for each node that matters, and a summary at the end."""
     titles = _titles(reconciled.plan)
     shown = [action for action in reconciled.actions if not _is_idle_fetch(action)]
+    sizes = _sizes(reconciled)
     rows = [
-        [f"{_MARKS[a.kind]} {a.kind.value}", _label(a.node), titles[a.node], one_line(a.reason.text, 120)]
+        [
+            f"{_MARKS[a.kind]} {a.kind.value}",
+            _label(a.node),
+            titles[a.node],
+            *([sizes.get(a.node, "")] if sizes else []),
+            one_line(a.reason.text, 120),
+        ]
         for a in shown
     ]
     lines = [reconciled.plan.slug]
@@ -79,6 +86,7 @@ def plan_document(reconciled: Reconciled) -> dict[str, Any]:
     """The plan as JSON values: what `render_json` writes."""
     plan = reconciled.plan
     outcomes = {action.node: _outcome(action) for action in reconciled.actions}
+    downloads = {fetch.layer: fetch.size for fetch in plan.fetches}
     layers = []
     for layer in plan.layers:
         entry: dict[str, Any] = {
@@ -88,6 +96,9 @@ def plan_document(reconciled: Reconciled) -> dict[str, Any]:
             "key": layer.key,
             "detached": layer.detached,
             "inherited": layer.inherited,
+            "group": layer.group,
+            "download": downloads.get(layer.name, 0),
+            "size": reconciled.sizes.get(layer.key),
             **outcomes[layer.name],
         }
         layers.append(entry)
@@ -173,6 +184,12 @@ def render_explain(reconciled: Reconciled, layer: str) -> str:
             return explained(name, check.title, rows, action.reason.changes)
     planned = plan.layer(name)
     rows.append(["key", planned.key])
+    if planned.group is not None:
+        rows.append(["group", str(planned.group)])
+    if planned.key in reconciled.sizes:
+        rows.append(["size", size_text(reconciled.sizes[planned.key])])
+    if download := sum(fetch.size for fetch in plan.fetches if fetch.layer == name):
+        rows.append(["download", size_text(download)])
     if planned.detached:
         rows.append(["stands on", "nothing: it is detached, and placed on any chain"])
     elif planned.position:
@@ -250,6 +267,12 @@ def _titles(plan: Plan) -> dict[str, str]:
         size = f", {size_text(fetch.size)}" if fetch.size else ""
         titles[fetch.name] = f"{plural(len(fetch.items), 'file')}{size}"
     return titles
+
+
+def _sizes(reconciled: Reconciled) -> dict[str, str]:
+    """What each built layer takes on the disk."""
+    known = reconciled.sizes
+    return {each.name: size_text(known[each.key]) for each in reconciled.plan.layers if each.key in known}
 
 
 def _label(node: str) -> str:

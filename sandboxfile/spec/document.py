@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from sandboxfile.spec import words
 from sandboxfile.spec.sections import (
+    AGE,
     APT,
     BASE,
     DIRECTORY,
@@ -216,6 +217,9 @@ DOCUMENT = Table(
         *_SHARED,
         _key("pip", PIP, "Python distributions, installed with uv.", ["requests", "numpy>=2"]),
         *_SHARED_BELOW,
+        _key(
+            "freshness", AGE, "How old the lock may be before `plan` says what a refresh would change.", "7d"
+        ),
         _key("resources", RESOURCES, "Limits of sandboxes booted from the result.", {"memory": "512MB"}),
         _key(
             "network",

@@ -34,6 +34,7 @@ class Rule(Enum):
 
 RULES: Mapping[str, Rule] = {
     "name": Rule.ONE,
+    "freshness": Rule.ONE,
     "base": Rule.ONE,
     "apt": Rule.ONE,
     "apt.packages": Rule.SET,

@@ -151,6 +151,7 @@ def _sandboxfile(
         run=merged.all("run"),
         verify=merged.all("verify"),
         start=merged.one("start"),
+        freshness=merged.one("freshness"),
         resources=merged.one("resources", Resources()),
         network=merged.one("network", Network()),
         secrets=tuple(merged.named("secrets").values()),

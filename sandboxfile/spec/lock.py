@@ -81,12 +81,16 @@ class WheelRow:
 
 @dataclass(frozen=True)
 class AptTransition:
-    """What a group does to the Debian packages. `requests` are the file's apt requests it answers."""
+    """What a group does to the Debian packages. `requests` are the file's apt requests it answers.
+
+    manual: packages that are there already (`name:arch`) and are asked for by name from now on
+    """
 
     requests: tuple[str, ...] = identity()
     rows: tuple[DebRow, ...] = identity(default=())
     removed: tuple[RemovedRow, ...] = identity(default=())
     archives: tuple[Archive, ...] = identity(default=())
+    manual: tuple[str, ...] = identity(default=())
 
 
 @dataclass(frozen=True)
@@ -185,9 +189,10 @@ class Lockfile:
                 for removed in group.apt.removed:
                     state.pop(f"{removed.name}:{removed.arch}", None)
                 for row in group.apt.rows:
-                    # An `all` package may follow an architecture-dependent one, and the other way round.
-                    for key in [k for k in state if k.rpartition(":")[0] == row.name and row.replaces]:
-                        del state[key]
+                    if row.replaces:
+                        # An `all` package may follow an architecture-dependent one, and the other way round.
+                        for key in [k for k in state if k.rpartition(":")[0] == row.name]:
+                            del state[key]
                     state[f"{row.name}:{row.arch}"] = row
         return state
 

@@ -91,6 +91,7 @@ def _group(group: Group) -> Iterator[str]:
         yield from _array("apt.archives", map(_archive, group.apt.archives), mark)
         yield from _array("apt.install", map(_deb, group.apt.rows), mark)
         yield from _array("apt.remove", map(_removed, group.apt.removed), mark)
+        yield from _array("apt.manual", map(_string, group.apt.manual), mark)
     if group.pip is not None:
         yield from _array("pip.requests", map(_string, group.pip.requests), mark, always=True)
         if group.pip.python:

@@ -43,6 +43,7 @@ _ARCHIVE = re.compile(
     rf"({_NAME}) ([A-Za-z0-9+._~/-]+) "
     r"(-|[A-Za-z0-9][A-Za-z0-9._/-]*(?:,[A-Za-z0-9][A-Za-z0-9._/-]*)*) (sha256:[0-9a-f]{64}) ([0-9]{1,15})"
 )
+_MARKED = re.compile(rf"{_NAME}:{_ARCH}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _WHEEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _WHEEL_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*")
@@ -87,13 +88,14 @@ class _Reader:
         try:
             return tomllib.loads(self._source.text)
         except (ValueError, RecursionError) as error:
-            conflict = re.search(r"^(<{7}|={7}|>{7})( |$)", self._source.text, re.MULTILINE)
+            conflict = re.search(r"^(<{7}|\|{7}|={7}|>{7})( |$)", self._source.text, re.MULTILINE)
             if conflict:
                 line = self._source.text.count("\n", 0, conflict.start()) + 1
                 raise LockFormatError(
                     "the lock has an unresolved merge conflict",
                     span=line_span(self._source, line),
-                    hint="keep both sides (or either of them) and run `sandboxfile lock`",
+                    hint="delete the lines that begin with <<<<<<<, ======= and >>>>>>>, which keeps both "
+                    "sides, and run `sandboxfile lock`",
                 ) from None
             reason, span = syntax_problem(self._source, error)
             raise LockFormatError(
@@ -164,7 +166,7 @@ class _Reader:
         )
 
     def _apt(self, table: Mapping[str, Any], at: Path) -> AptTransition:
-        self._only(table, at, {"requests", "archives", "install", "remove"})
+        self._only(table, at, {"requests", "archives", "install", "remove", "manual"})
         rows = self._rows(table, "install", at, self._deb)
         self._unique(((row.name, row.arch) for row in rows), (*at, "install"))
         removed = self._rows(table, "remove", at, self._removed)
@@ -173,6 +175,7 @@ class _Reader:
             requests=self._requests(table, at),
             rows=rows,
             removed=removed,
+            manual=self._rows(table, "manual", at, self._pattern(_MARKED, "a package NAME:ARCH")),
             archives=self._rows(table, "archives", at, self._archive),
         )
 

@@ -250,7 +250,10 @@ class RecipeInput:
 
 @dataclass(frozen=True)
 class Sandboxfile:
-    """One validated document, recipes merged and templates rendered."""
+    """One validated document, recipes merged and templates rendered.
+
+    freshness: how old the lock may be before `plan` says so, in seconds; None when that does not matter
+    """
 
     name: str
     base: BaseRequest
@@ -269,3 +272,4 @@ class Sandboxfile:
     labels: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     recipes: tuple[RecipeInput, ...] = ()
+    freshness: float | None = None

@@ -15,6 +15,7 @@ DURATION = Text(
     r"^(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?(\d+ms)?$",
     numeric=False,
 )
+AGE = Text("an age such as `7d`", words.age, r"^\d{1,4}[hdw]$", numeric=False)
 SIZE = Text("a size such as `512MB`", words.size, r"^\d+(\.\d+)? ?([kKMGT]?B|[KMGT]iB)$", numeric=False)
 PATTERN = Text("a regular expression", words.pattern)
 URL = Text("an address", words.url, "^https?://", numeric=False)

@@ -41,6 +41,20 @@ def duration(text: str) -> float:
     return value
 
 
+def age(text: str) -> float:
+    """Seconds of `12h`, `7d`, `2w`."""
+    match = re.fullmatch(r"(\d{1,4})([hdw])", text, re.ASCII)
+    if match is None:
+        hint = f"write `{text}d` for days" if text.isascii() and text.isdigit() else None
+        raise Unfit(
+            f"{quote(text)} is not an age", hint=hint or "write hours, days or weeks: `12h`, `7d`, `2w`"
+        )
+    value = float(match[1]) * {"h": 3600, "d": 86400, "w": 7 * 86400}[match[2]]
+    if value == 0:
+        raise Unfit(f"the age {quote(text)} is zero", hint="an archive is asked once an hour at most: `1h`")
+    return value
+
+
 def size(text: str) -> int:
     """Bytes of `512MB`, `2GiB`, `1.5GB`."""
     match = re.fullmatch(_SIZE, text, re.ASCII)

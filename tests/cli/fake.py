@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sandboxfile import errors
+from sandboxfile.build.outdated import Outdated, OutdatedReport
 from sandboxfile.build.project import Project
 from sandboxfile.build.result import BuildResult, SnapshotInfo, VendorResult
 from sandboxfile.core.digest import Digest
@@ -209,12 +210,39 @@ class FakeClient:
         project: Project,
         *,
         update: Sequence[str] | None = None,
+        security: bool = False,
         refresh: bool = False,
         offline: bool = False,
         accept_older: bool = False,
+        squash: bool = False,
     ) -> tuple[Lockfile, tuple[str, ...]]:
-        record("lock", update=update, refresh=refresh, offline=offline, accept_older=accept_older)
+        record(
+            "lock",
+            update=update,
+            security=security,
+            refresh=refresh,
+            offline=offline,
+            accept_older=accept_older,
+            squash=squash,
+        )
         return LOCK, ("+ jq 1.7.1-6",) if not self.script.get("settled") else ()
+
+    async def outdated(
+        self, project: Project, *, refresh: bool = False, offline: bool = False
+    ) -> OutdatedReport:
+        record("outdated", refresh=refresh, offline=offline)
+        if self.script.get("settled"):
+            return OutdatedReport((), 80)
+        return OutdatedReport(
+            (
+                Outdated("base", "zlib1g", "base", "1.0", "1.1", security=True, hidden_by="apt-2"),
+                Outdated("apt", "jq", "apt-1", "1.7", "1.8", security=True),
+                Outdated("apt", "tree", "apt-1", "2.1", "2.2"),
+                Outdated("pip", "idna", "pip-1", "3.9", None, withdrawn=True),
+            ),
+            80,
+            ("six: the package index does not answer",),
+        )
 
     def unchanged(
         self,
@@ -236,6 +264,7 @@ class FakeClient:
         project: Project,
         *,
         locked: bool = False,
+        offline: bool = False,
         force: Sequence[str] = (),
         since: str | None = None,
     ) -> Reconciled:

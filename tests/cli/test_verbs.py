@@ -124,6 +124,42 @@ def test_lock_takes_an_older_index_when_told(sandboxfile: Make) -> None:
     assert [call["accept_older"] for call in session.calls("lock")] == [True, False]
 
 
+def test_lock_squashes_and_moves_security_updates_alone(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    session.run("lock", "--squash").exits(0)
+    session.run("lock", "--update", "--security").exits(0)
+    session.run("lock", "--update", "jq", "--security").exits(0)
+    calls = [(call["squash"], call["security"], call["update"]) for call in session.calls("lock")]
+    assert calls == [(True, False, None), (False, True, []), (False, True, ["jq"])]
+    assert "add `--update`" in session.run("lock", "--security").exits(2).err
+    for other in ("--update", "--refresh", "--check", "--locked"):
+        assert "`--squash` moves no package" in session.run("lock", "--squash", other).exits(2).err
+
+
+def test_outdated_lists_layers_versions_and_what_is_to_be_known(sandboxfile: Make) -> None:
+    session = sandboxfile().fake()
+    ended = session.run("outdated").exits(0)
+    assert [line.split() for line in ended.out.splitlines()] == [
+        ["base", "zlib1g", "1.0", "->", "1.1", "security,", "hidden", "by", "apt-2"],
+        ["apt-1", "jq", "1.7", "->", "1.8", "security"],
+        ["apt-1", "tree", "2.1", "->", "2.2"],
+        ["pip-1", "idna", "3.9", "withdrawn", "from", "the", "index"],
+    ]
+    assert ended.err.splitlines() == [
+        "2 of 80 pinned packages have newer versions, 1 of them for security; 1 vulnerable package hidden in "
+        "lower layers; `sandboxfile lock --update --security` moves those",
+        "not known: six: the package index does not answer",
+    ]
+    session.run("outdated", "--check").exits(1)
+    document = session.run("outdated", "--security", "--check", "--json").exits(1)
+    assert [each["name"] for each in document.json()["packages"]] == ["zlib1g", "jq"]
+    session.run("outdated", "--refresh", "--offline").exits(0)
+    assert session.calls("outdated")[-1] == {"refresh": False, "offline": True}
+    session.fake(settled=True).run("outdated", "--check").stdout("").stderr(
+        "0 of 80 pinned packages have newer versions"
+    ).exits(0)
+
+
 def test_lock_pylock_prints_pep_751(sandboxfile: Make) -> None:
     assert sandboxfile().fake().run("lock", "--pylock").exits(0).out.startswith("lock-version")
 

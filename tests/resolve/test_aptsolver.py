@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from sandboxfile.inputs.aptsolver import Configuration, Installed, explanation, named_in, parse, pins
+from sandboxfile.inputs.aptsolver import (
+    Configuration,
+    Installed,
+    explanation,
+    named_in,
+    parse,
+    parse_plan,
+    pins,
+)
 from sandboxfile.inputs.control import fields, names_in, stanzas
 from sandboxfile.inputs.dpkgstate import DpkgState
 
@@ -11,6 +19,25 @@ Inst zlib1g [1:1.3.dfsg-1] (1:1.3.dfsg+really1.3.1-1 Debian:13/stable, Debian-Se
 Inst jq (1.7.1-6+deb13u3 Debian-Security:13/stable-security [amd64]) []
 Inst media-types (13.0.0 Debian:13.1/stable [all])
 Conf zlib1g (1:1.3.dfsg+really1.3.1-1 Debian:13.1/stable [amd64])
+"""
+
+PLANNED = """\
+The following packages were automatically installed and are no longer required:
+   libold2 (1.0)
+Use 'apt autoremove' to remove them.
+The following additional packages will be installed:
+   zlib1g (1:1.3.dfsg-1 => 1:1.3.dfsg+really1.3.1-1)
+The following packages will be REMOVED:
+   libold1 (1.0-1)
+   libold3:i386* (2~rc1)
+The following NEW packages will be installed:
+   jq (1.7.1-6+deb13u3)
+The following packages will be upgraded:
+   zlib1g (1:1.3.dfsg-1 => 1:1.3.dfsg+really1.3.1-1)
+1 upgraded, 1 newly installed, 2 to remove and 4 not upgraded.
+Need to get 0 B/268 kB of archives.
+'file:/a/pool/z_1%3a1.deb' zlib1g_1%3a1.3.dfsg+really1.3.1-1_amd64.deb 89108 MD5Sum:00
+'file:/a/pool/j.deb' jq_1.7.1-6+deb13u3_all.deb 7 MD5Sum:00
 """
 
 STATUS = """\
@@ -43,6 +70,22 @@ def test_a_simulation_is_read_whole() -> None:
         Installed("media-types", "13.0.0", "all"),
     )
     assert solution.remove == (("libold1", "1.0-1"),)
+
+
+def test_a_printed_plan_says_what_a_simulation_says() -> None:
+    solution = parse_plan(PLANNED, {"zlib1g": "1:1.3.dfsg-1"})
+    assert solution is not None
+    assert solution.install == (
+        Installed("zlib1g", "1:1.3.dfsg+really1.3.1-1", "amd64", "1:1.3.dfsg-1"),
+        Installed("jq", "1.7.1-6+deb13u3", "all"),
+    )
+    assert solution.remove == (("libold1", "1.0-1"), ("libold3", "2~rc1"))
+
+
+def test_a_printed_plan_that_does_not_add_up_is_none() -> None:
+    assert parse_plan(PLANNED.replace("   libold1 (1.0-1)\n", ""), {}) is None
+    assert parse_plan(PLANNED.replace("1 newly", "2 newly"), {}) is None
+    assert parse_plan(PLANNED.partition("1 upgraded")[0], {}) is None
 
 
 def test_an_explanation_keeps_what_says_something() -> None:

@@ -80,3 +80,23 @@ def test_siblings_are_the_binaries_of_one_source_version(index: PackagesIndex) -
 def test_a_typing_mistake_gets_a_suggestion(index: PackagesIndex) -> None:
     assert suggest([index], "python3-numpi") == ("python3-numpy",)
     assert suggest([index], "entirely-else") == ()
+
+
+def test_the_table_of_stanzas_is_made_once_and_fits_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "Packages"
+    one = "Package: b\nVersion: 1\nArchitecture: all\n\n"
+    two = "Package: a\nVersion: 3\nArchitecture: all\n\nPackage: b\nVersion: 2\nArchitecture: all\n"
+    path.write_text(one + two)
+    first = PackagesIndex([path])
+    assert first.versions("b") == ("1", "2")
+    table = tmp_path / "Packages.stanzas"
+    made = table.read_bytes()
+    again = PackagesIndex([path])
+    assert (again.versions("b"), again.versions("a")) == (("1", "2"), ("3",))
+    assert sorted(again.names()) == ["a", "b"]
+    path.write_text(two)
+    assert PackagesIndex([path]).versions("b") == ("2",)
+    table.write_bytes(made[:40])
+    assert PackagesIndex([path]).versions("a") == ("3",)
+    path.write_text("")
+    assert list(PackagesIndex([path]).names()) == []

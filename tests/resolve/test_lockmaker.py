@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sandboxfile.api import AsyncClient
 from sandboxfile.build.lockmaker import make_lock
 from sandboxfile.core.digest import Digest
 from sandboxfile.errors import IntegrityError, ResolveError, Source, Span
+from sandboxfile.inputs import aptsolver
 from sandboxfile.spec.lock import DebRow, LockedBase, Lockfile
 from sandboxfile.spec.lockfile import load
 from sandboxfile.spec.model import Apt, AptRequest, AptSource, DebianRequest, Pip, PipRequest, Sandboxfile
@@ -226,3 +227,43 @@ def test_pip_without_an_interpreter_says_what_to_add(locker: Locker) -> None:
     with pytest.raises(ResolveError) as caught:
         locker.lock(None, pip=("rich",))
     assert caught.value.issues[0].hint == "add python3 to `apt`"
+
+
+def states(locker: Locker) -> set[Path]:
+    return set(locker.client.store.indexes.glob("apt-*"))
+
+
+@pytest.fixture
+def no_update(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called, apt cannot read an archive anew."""
+    return lambda: monkeypatch.setattr(aptsolver, "UPDATE", ("false",))
+
+
+def test_apt_reads_an_archive_once_for_each_signed_index(
+    locker: Locker, no_update: Callable[[], None]
+) -> None:
+    before = states(locker)
+    first, _ = locker.lock(None, "alpha")
+    (state,) = states(locker) - before
+    no_update()
+    second, changes = locker.lock(first, "alpha", "beta", refresh=True)
+    assert second.groups[0] == first.groups[0]
+    assert changes == ("~ the same packages, in other groups or for other requests",)
+    locker.repository.add("gamma")
+    locker.repository.publish()
+    # Another InRelease: what was made of the old one is no answer.
+    with pytest.raises(ResolveError, match="does not accept the archives"):
+        locker.lock(first, "alpha", "gamma", refresh=True)
+    assert states(locker) - before == {state}
+
+
+def test_a_kept_state_that_was_damaged_is_made_again(locker: Locker) -> None:
+    before = states(locker)
+    first, _ = locker.lock(None, "alpha")
+    (state,) = states(locker) - before
+    cache = state / "cache/srcpkgcache.bin"
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    again, _ = locker.lock(None, "alpha")
+    assert again == first
+    assert cache.read_bytes()[len(whole) // 2 :].strip(b"\0")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Pin everything the Sandboxfile asks for in `sandboxfile.lock`: the base, apt
 packages, Python distributions. What is locked already stays unless --update says otherwise.
-Prints what changed, one line each."""
+Prints what changed, one line each. --squash writes the package groups as one: the next build
+makes its layers anew."""
 
 
 def configure(parser: Parser) -> None:
@@ -28,6 +29,18 @@ def configure(parser: Parser) -> None:
         nargs="*",
         default=None,
         help="renew these packages, or everything when none is named",
+    )
+    add(
+        "--security",
+        action="store_true",
+        default=False,
+        help="with --update: only what has a security update, and nothing else",
+    )
+    add(
+        "--squash",
+        action="store_true",
+        default=False,
+        help="write all package groups as one, with the same packages; nothing is solved",
     )
     add(
         "--refresh",
@@ -57,6 +70,10 @@ def execute(invocation: Invocation) -> int:
         raise UsageError(
             "`--check` and `--locked` change nothing, but `--update`, `--refresh` and `--accept-older` do"
         )
+    if args.security and args.update is None:
+        raise UsageError("`--security` says which packages `--update` renews", hint="add `--update`")
+    if args.squash and (check or args.update is not None or args.refresh or args.accept_older):
+        raise UsageError("`--squash` moves no package: it goes with no other way to make or check a lock")
     if args.pylock and console.json:
         raise UsageError("`--pylock` prints TOML: it cannot be combined with `--json`")
 
@@ -72,9 +89,11 @@ def execute(invocation: Invocation) -> int:
         lock, changes = await client.lock(
             project,
             update=args.update,
+            security=args.security,
             refresh=args.refresh,
             offline=args.offline or check,
             accept_older=args.accept_older,
+            squash=args.squash,
         )
         invocation.progress.close()
         if args.pylock:
