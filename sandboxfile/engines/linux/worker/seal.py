@@ -51,6 +51,15 @@ def sync(context: Context) -> None:
     syncfs(context.dirs["root"])
 
 
+def manifest(context: Context) -> dict[str, Any]:
+    """Write the rows that describe the tree `root` to `descriptors[0]`, one JSON document a line."""
+    os.fchdir(context.dirs["root"])
+    entries, size = _describe()
+    with open(context.descriptors[0], "wb", closefd=False) as out:
+        out.writelines(json.dumps(entry, separators=(",", ":")).encode() + b"\n" for entry in entries)
+    return {"size": size, "entries": len(entries)}
+
+
 @contextmanager
 def _synced(root: int) -> Iterator[None]:
     """Write to the disk while the block computes."""
