@@ -168,15 +168,15 @@ class Bytecode:
         """Keep what was compiled, each wheel's by itself."""
         members: dict[str, list[tarfile.TarInfo]] = {wheel.filename: [] for wheel in wheels}
         for member in archive:
-            wheel, _, path = member.name.partition("/")
-            member.name = path
-            members[wheel].append(member)
+            members[member.name.partition("/")[0]].append(member)
         kept = {}
         for pin in wheels:
             with tempfile.TemporaryFile(dir=self._store.staging) as file:
                 with tarfile.open(fileobj=file, mode="w:") as tar:
                     for member in members[pin.filename]:
-                        tar.addfile(member, archive.extractfile(member))
+                        kept_as = tarfile.TarInfo(member.name.partition("/")[2])
+                        kept_as.size = member.size
+                        tar.addfile(kept_as, archive.extractfile(member))
                 file.seek(0)
                 with self._store.blobs.writer(name=f"byte code of {pin.filename}") as writer:
                     while piece := file.read(1 << 20):
