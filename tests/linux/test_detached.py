@@ -166,6 +166,23 @@ def test_two_clients_use_one_sandbox_at_the_same_time(home: Path) -> None:
     trial(home, body)
 
 
+def test_its_network_is_connected_as_its_makers_setting_says(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOXFILE_FULL_NETWORK", "relay")
+
+    async def body(client: AsyncClient) -> None:
+        sandbox = await client.sandboxes.create("base", network="full", detached=True)
+        (warning,) = sandbox.warnings
+        assert "the setting `full-network`" in warning
+        # What only the relay answers for.
+        assert (await sandbox.sh("cat /etc/resolv.conf")).text == "nameserver 198.18.0.53\n"
+        async with AsyncClient(home=home) as other:
+            assert (await other.sandboxes.connect(sandbox.id)).warnings == (warning,)
+
+    trial(home, body)
+
+
 def test_leaving_its_block_lets_go_and_kill_ends_it_for_all(home: Path) -> None:
     async def body(client: AsyncClient) -> None:
         async with await client.sandboxes.create("base", detached=True) as sandbox:

@@ -19,7 +19,7 @@ NAME = b"sandbox-relay"
 
 
 def relays(helper: int) -> list[int]:
-    """Descriptors of the relays below a helper's parent."""
+    """Descriptors of the relays that run below a helper's parent."""
     parents: dict[int, int] = {}
     named: list[int] = []
     for entry in os.listdir("/proc"):
@@ -28,8 +28,9 @@ def relays(helper: int) -> list[int]:
                 text = Path(f"/proc/{entry}/stat").read_bytes()
             except OSError:
                 continue
-            parents[int(entry)] = int(text.rpartition(b")")[2].split()[1])
-            if text.partition(b"(")[2].rpartition(b")")[0] == NAME:
+            state, parent, *_ = text.rpartition(b")")[2].split()
+            parents[int(entry)] = int(parent)
+            if text.partition(b"(")[2].rpartition(b")")[0] == NAME and state != b"Z":
                 named.append(int(entry))
     return [
         os.pidfd_open(each) for each in named if helper in (parents.get(each), parents.get(parents[each]))

@@ -231,8 +231,16 @@ class LinuxEngine:
         from sandboxfile.engines.linux.detached.making import detach
 
         self.layers.make()
-        settings = {"runtime": self._wanted_runtime, "host_ca": self._host_ca and str(self._host_ca)}
-        return await detach(self.layers.home, settings, self._environ, stack, options, detachment)
+        settings = {
+            "runtime": self._wanted_runtime,
+            "host_ca": self._host_ca and str(self._host_ca),
+            "full_network": self._full_network,
+        }
+        made = await detach(self.layers.home, settings, self._environ, stack, options, detachment)
+        # Its keeper has nobody to tell.
+        for warning in made.warnings:
+            self._notify(warning)
+        return made
 
     async def connect(self, sandbox: str) -> LinuxDetached:
         """A detached sandbox of this user and store."""

@@ -57,6 +57,7 @@ class Keeper:
             self._home,
             runtime=request["runtime"],
             host_ca=Path(request["host_ca"]) if request["host_ca"] else None,
+            full_network=request["full_network"],
         )
         self._over = asyncio.Event()
         self._connections: set[Connection] = set()
