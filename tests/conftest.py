@@ -122,4 +122,5 @@ def linux_base(shared_home: Path, base_project: Path) -> Any:
 
     client = AsyncClient(home=shared_home)
     snapshot = client.snapshot("base")
+    client.store.close()
     return client.engine, snapshot.layers

@@ -15,7 +15,8 @@ def arena(shared_home: Path, base_project: Path, tmp_path_factory: pytest.TempPa
     from sandboxfile.engines.linux.engine import LinuxEngine
     from sandboxfile.store.store import Store
 
-    base = Store.open(shared_home).index.find("base").layers
+    with Store.open(shared_home) as store:
+        base = store.index.find("base").layers
     directory = tmp_path_factory.mktemp("arena")
     with facts(directory) as found:
         arena = Arena(LinuxEngine(shared_home), base, compile_probes(directory), found)

@@ -7,8 +7,10 @@ line for each promise, and `broken: ` before those that were not kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +37,7 @@ SYNCED = "echo synced > /opt/synced; sync /opt/synced /opt"
 async def leave(home: Path) -> None:
     """Everything that can be going on, and then nothing more."""
     client = AsyncClient(home=home)
+    await make_base(client)
     capacity = CAPACITY if os.geteuid() == 0 else None
     await client.volumes.create("used", capacity, from_="base")
     await client.volumes.create("frozen", capacity, from_="base")
@@ -60,6 +63,18 @@ async def leave(home: Path) -> None:
         print("built", flush=True)
         print("ready", flush=True)
         await asyncio.sleep(100_000)
+
+
+async def make_base(client: AsyncClient) -> None:
+    """The snapshot `base`, of the tar that came with this."""
+    archive = Path(__file__).parents[2] / "base.tar"
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copyfile(archive, Path(directory) / archive.name)
+        text = f"name: base\nbase: {{rootfs: {archive.name}, sha256: {digest}}}\n"
+        (Path(directory) / "Sandboxfile").write_text(text)
+        await client.build(client.load(directory=Path(directory)))
 
 
 class Promises:
@@ -105,8 +120,10 @@ class Promises:
         assert groups() == []
 
     async def index(self) -> None:
-        for path in self.home.glob("index*.sqlite"):
-            with sqlite3.connect(path) as connection:
+        paths = list(self.home.glob("index*.sqlite"))
+        assert len(paths) == 1, paths
+        for path in paths:
+            with contextlib.closing(sqlite3.connect(path)) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert self.client.store.notices == ()
 

@@ -1,7 +1,7 @@
 """What happens inside of the virtual machine, as root, started by systemd.
 
-`trial.phase` on the kernel's command line says what: `check` runs suites as the users that `trial.users`
-names and then leaves sandboxes running until the power goes; `after` looks at what that left behind.
+`trial.phase` on the kernel's command line says what: `first` leaves sandboxes running until the power goes,
+`second` looks at what that left behind, and runs the suites that `trial.suites` names.
 Everything meant for the outside is a line with `trial: ` on the console, or a file on the disk of results.
 """
 
@@ -51,19 +51,21 @@ def run(*argv: str, **options: object) -> str:
 
 def main() -> None:
     RESULTS.mkdir()
+    # Every user puts reports there.
+    RESULTS.chmod(0o777)
     os.chdir(TRIAL)
     words = dict(word.partition("=")[::2] for word in Path("/proc/cmdline").read_text().split())
     try:
         facts()
-        if words["trial.phase"] == "check":
-            check(words["trial.suites"])
-        else:
-            after()
+        if words["trial.phase"] == "first":
+            prepare()
+            leave()
+            return
+        after()
+        check(words["trial.suites"])
         subprocess.run(["tar", "-cf", "/dev/disk/by-id/virtio-results", "-C", str(RESULTS), "."], check=True)
         subprocess.run(["sync"], check=True)
         say("done")
-        if words["trial.phase"] == "check":
-            leave()
     except BaseException as error:
         say(f"failed: {error!r}")
         raise
@@ -91,7 +93,6 @@ def facts() -> None:
 
 
 def check(suites: str) -> None:
-    prepare()
     for pair in suites.split(","):
         who, _, suite = pair.partition(":")
         if suite == "doctor":
@@ -115,7 +116,6 @@ def prepare() -> None:
     subprocess.run(["loginctl", "enable-linger", NAME], check=True)
     while not Path(f"/run/user/{pwd.getpwnam(NAME).pw_uid}/bus").exists():
         time.sleep(0.1)
-    RESULTS.chmod(0o777)
 
 
 def as_user(who: str) -> list[str]:
@@ -197,11 +197,10 @@ def skips(who: str, suite: ElementTree.Element) -> None:
 
 def leave() -> None:
     """Start things as both users, and let the outside know that the power can go."""
-    environment = {**os.environ, "PYTHONPATH": str(TRIAL)}
     started = []
     for who in ("root", "delegated"):
         command = [*as_user(who), sys.executable, f"{TRIAL}/tests/vm/crash.py", "leave", str(store_of(who))]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for line in process.stdout:
             say(f"{who}: {line.strip()}")

@@ -20,7 +20,7 @@ from sandboxfile.engines.linux.streams import readable, writable
 from sandboxfile.engines.linux.wire import receive, send
 from sandboxfile.errors import EngineError, HostError
 
-_START_DEADLINE = 20.0
+_START_DEADLINE = 60.0
 
 
 class OperationFailed(EngineError):
@@ -156,9 +156,14 @@ class HelperClient:
         self.base, self._process = launched.base, launched.process
         try:
             features = await asyncio.wait_for(self._greet(launched.channel), _START_DEADLINE)
-        except BaseException:
+        except BaseException as error:
             launched.discard()
             self._process = None
+            if isinstance(error, TimeoutError):
+                raise HostError(
+                    f"the sandbox helper was not ready after {_START_DEADLINE:.0f} seconds",
+                    hint="this machine is very busy, or something keeps processes of yours from running",
+                ) from None
             raise
         self.memory_uppers = features["memory_uppers"]
         self.limits = features["limits"]
