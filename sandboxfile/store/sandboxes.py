@@ -45,18 +45,23 @@ class SandboxInfo:
 
 
 class Entry:
-    """The file of one sandbox of this client."""
+    """The file of one sandbox of this client. In a store that cannot be written there is none: what runs from
+    there is not listed."""
 
     def __init__(self, directory: Path, info: SandboxInfo) -> None:
         self.info = info
         self._path = directory / f"{info.id}{_ENDING}"
-        with reported("noting a sandbox"):
-            self._descriptor = acquire(self._path, fcntl.LOCK_EX)
+        self._descriptor = -1
+        if os.access(directory, os.W_OK):
+            with reported("noting a sandbox"):
+                self._descriptor = acquire(self._path, fcntl.LOCK_EX)
         self.write(info)
 
     def write(self, info: SandboxInfo) -> None:
         """Say something new of it."""
         self.info = info
+        if self._descriptor < 0:
+            return
         content = json.dumps(asdict(info)).encode()
         with reported("noting a sandbox"):
             os.pwrite(self._descriptor, content, 0)
