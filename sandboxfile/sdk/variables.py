@@ -19,7 +19,9 @@ class AsyncVariables:
 
     async def get(self, key: str) -> str | None:
         """A variable's value, None when it is not set."""
-        return self._values.get(arguments.variable_name(key))
+        name = arguments.variable_name(key)
+        await self._catch_up()
+        return self._values.get(name)
 
     async def set(self, key: str, value: str) -> None:
         """Set a variable."""
@@ -37,4 +39,10 @@ class AsyncVariables:
 
     async def to_object(self) -> dict[str, str]:
         """All of them."""
+        await self._catch_up()
         return dict(self._values)
+
+    async def _catch_up(self) -> None:
+        """Have what other clients have set before now: it arrives ahead of the answer to whatever is asked."""
+        if self._share is not None:
+            await self._share({})

@@ -221,6 +221,8 @@ class Keeper:
 
     def set_variables(self, changes: dict[str, str | None]) -> None:
         """Change variables for all clients, who are told."""
+        if not changes:
+            return
         for name, value in changes.items():
             if value is None:
                 self.variables.pop(name, None)
