@@ -8,7 +8,7 @@ from html import escape
 from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 24, 64
+LEFT, RIGHT, TOP, BOTTOM = 70, 36, 24, 64
 COLOURS = ("#1668b8", "#c2410c", "#15803d", "#7e22ce")
 
 

@@ -7,6 +7,8 @@ from itertools import groupby
 
 from scale_chart import Series
 
+NOISE = 0.2
+"""What of the least cost a measurement may be off by on a busy machine."""
 BUDGETS = {("the planner alone", 1000): 0.5, ("plan, nothing built", 1000): 0.5}
 """Seconds by series and number."""
 
@@ -56,6 +58,6 @@ def _growth(series: Series) -> str:
     """Cost beyond that of the smallest, from the last but one number to the last, beside their ratio."""
     (first, least), (some, before), (most, last) = series.points[0], *series.points[-2:]
     own, more = before - least, last - least
-    if own <= 0 or more <= 0:
+    if own <= 0 or more <= NOISE * least:
         return "none to be seen"
     return f"x{more / own:.1f} for x{(most - first) / (some - first):.1f}"

@@ -21,6 +21,8 @@ Record = Mapping[str, Any]
 """What is hashed: JSON objects, arrays, strings, integers, booleans and null."""
 
 _ROLE = "sandboxfile.role"
+_SCALARS = frozenset({str, int, bool, type(None)})
+_identities: dict[type[Any], tuple[str, ...]] = {}
 
 
 def identity(*, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
@@ -53,21 +55,14 @@ def record_of(value: Any) -> Any:
     Raises TypeError for a dataclass with an undeclared field, for a float, and for any type that has no
     JSON form: a key must never depend on something that was not thought about.
     """
-    if value is None or isinstance(value, (bool, int)):
+    if type(value) in _SCALARS or isinstance(value, int):
         return value
     if isinstance(value, Enum):
         return record_of(value.value)
     if isinstance(value, str):
         return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        record = {}
-        for each in fields(value):
-            declared = role(each)
-            if declared is None:
-                raise TypeError(f"{type(value).__name__}.{each.name} is neither identity nor metadata")
-            if declared == "identity":
-                record[each.name] = record_of(getattr(value, each.name))
-        return record
+        return {name: record_of(getattr(value, name)) for name in _identity_of(type(value))}
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise TypeError("a record's keys are strings")
@@ -75,6 +70,18 @@ def record_of(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [record_of(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no place in a record")
+
+
+def _identity_of(cls: type[Any]) -> tuple[str, ...]:
+    """The names of a dataclass's identity fields, looked up once for each class."""
+    names = _identities.get(cls)
+    if names is None:
+        for each in fields(cls):
+            if role(each) is None:
+                raise TypeError(f"{cls.__name__}.{each.name} is neither identity nor metadata")
+        names = tuple(each.name for each in fields(cls) if role(each) == "identity")
+        _identities[cls] = names
+    return names
 
 
 def canonical(tag: str, record: Any) -> bytes:

@@ -64,6 +64,7 @@ class Database:
         self._mutex = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._generation = 0
+        self._names = ("", "")
         self._identity: tuple[int, int] | None = None
 
     @property
@@ -154,6 +155,7 @@ class Database:
         self.close()
         self._generation = max(self._newest(), 1)
         path = self._path(self._generation)
+        self._names = str(path), str(self._path(self._generation + 1))
         if self.read_only:
             return self._connected_for_reading(path)
         if not path.exists():
@@ -195,9 +197,9 @@ class Database:
 
     def _is_current(self) -> bool:
         """Whether the open file is the one that counts."""
-        if self._path(self._generation + 1).exists():
-            return False
-        return self._identity == _identity(self._path(self._generation))
+        # Asked before each operation, a hundred thousand times for a large context: texts, not paths.
+        open_file, next_file = self._names
+        return not os.path.exists(next_file) and self._identity == _identity(open_file)
 
     def _path(self, generation: int) -> Path:
         return self._directory / ("index.sqlite" if generation < 2 else f"index.{generation}.sqlite")
@@ -300,7 +302,7 @@ def generations(directory: Path) -> dict[int, Path]:
     return found
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str | Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
