@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -22,8 +23,12 @@ Based = Callable[[str], Program]
 def mirror(tmp_path: Path, shared_home: Path, base_project: Path) -> Iterator[Server]:
     """A mirror on loopback with the signed documents that the session's base was locked from."""
     served = tmp_path / "mirror"
-    for dists in (shared_home / "indexes").glob("*/dists"):
-        shutil.copytree(dists, served / "dists", dirs_exist_ok=True)
+    lock = (base_project / "sandboxfile.lock").read_text()
+    for document in (shared_home / "indexes").glob("*/dists/*/InRelease"):
+        # Other tests of the session may have locked from other archives of the same suite.
+        if hashlib.sha256(document.read_bytes()).hexdigest() in lock:
+            suite = document.parent
+            shutil.copytree(suite, served / "dists" / suite.name, dirs_exist_ok=True)
     server = Server(served)
     yield server
     server.close()
