@@ -43,6 +43,6 @@ class AsyncVariables:
         return dict(self._values)
 
     async def _catch_up(self) -> None:
-        """Have what other clients have set before now: it arrives ahead of the answer to whatever is asked."""
+        """Have what other clients have set before now: that arrives ahead of the answer to any request."""
         if self._share is not None:
             await self._share({})
