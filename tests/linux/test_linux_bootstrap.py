@@ -29,6 +29,7 @@ from pathlib import Path
 from sandboxfile.core.layer import DebianBase, PackagePin, layer_key
 from sandboxfile.engines.linux.engine import LinuxEngine
 from sandboxfile.errors import HostError
+from sandboxfile.store.store import Store
 from sandboxfile.testing.conformance import PROMISES
 
 async def main():
@@ -37,6 +38,8 @@ async def main():
     record |= {name: tuple(record[name]) for name in ("components", "parents")}
     base = DebianBase(**record)
     debs = {path.name: path for path in Path(sys.argv[3]).iterdir()}
+    # A detached sandbox's keeper holds its layers in the store.
+    Store.open(Path(sys.argv[1])).close()
     engine = LinuxEngine(Path(sys.argv[1]))
     workspace = await engine.bootstrap(base, debs, lambda stream, data: None)
     key = layer_key(base)
@@ -58,8 +61,9 @@ async def main():
     await engine.remove([key])
     await engine.sweep()
     await engine.close()
-    # Compiled system call profiles are kept for the next time.
-    left = [str(path) for path in Path(sys.argv[1]).glob("*/*") if path.parent.name != "seccomp"]
+    # Compiled system call profiles are kept for the next time, and the files of locks for gc.
+    kept = ("seccomp", "locks", "blobs")
+    left = [str(path) for path in Path(sys.argv[1]).glob("*/*") if path.parent.name not in kept]
     print(json.dumps({"diff_id": committed.diff_id, "broken": broken, "network": network,
                       "left": left, "lacking": lacking}))
 
