@@ -32,7 +32,7 @@ def test_the_locked_base_is_exactly_a_minbase(
     assert [w.suite for w in wanted] == [suite, f"{suite}-updates", f"{suite}-security"]
 
     async def resolve() -> tuple[set[str], list[str]]:
-        suites = await Archives(store.indexes, downloader).fetch(wanted)
+        suites = await Archives(store.indexes, downloader, store.suites).fetch(wanted)
         base = await solve_base(
             suites, request=f"debian:{suite}", suite=suite, components=("main",), architecture="amd64"
         )
