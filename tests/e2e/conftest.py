@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,22 @@ class User:
         return ("setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups")
 
 
+_NUMBERS = count(1)
+
+
 @pytest.fixture
 def user() -> Iterator[User]:
     """A user without privileges, made for the test: a home nobody else can enter, and subordinate ids."""
-    name = f"sbx{os.getpid() % 100000}"
+    name = f"sbx{os.getpid() % 100000}-{next(_NUMBERS)}"
     subprocess.run(["useradd", "--create-home", "--home-dir", f"/home/{name}", name], check=True)
     ranges = ["--add-subuids", "2000000-2065535", "--add-subgids", "2000000-2065535"]
     subprocess.run(["usermod", *ranges, name], check=True)
     home = Path(f"/home/{name}")
     home.chmod(0o700)
     yield User(name, home)
-    subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+    # What the user's processes leave for a moment must not keep the user here.
+    subprocess.run(["pkill", "-KILL", "-u", name], check=False)
+    subprocess.run(["userdel", "--force", "--remove", name], check=False, capture_output=True)
 
 
 def install_for(user: User, scratch: Path) -> str:

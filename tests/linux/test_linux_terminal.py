@@ -13,7 +13,11 @@ pytestmark = pytest.mark.host
 
 
 def test_a_terminal_has_a_size_and_follows_it(bench: Bench) -> None:
-    script = 'tty; stty size; trap "stty size; exit 7" WINCH; echo ready; while :; do sleep 0.05; done'
+    # The runtime may start a program a moment before its terminal has its size.
+    script = (
+        'until [ "$(stty size)" != "0 0" ]; do sleep 0.01; done; tty; stty size; '
+        'trap "stty size; exit 7" WINCH; echo ready; while :; do sleep 0.05; done'
+    )
 
     async def body() -> tuple[int, str]:
         from sandboxfile.engines.linux.streams import Reader

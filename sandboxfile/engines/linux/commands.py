@@ -90,7 +90,7 @@ class Commands:
                 waiting = self._state.helper.console_of(job)
                 operation = self._spawning(job, bundle, "--tty", "--console-socket", console)
                 await self._state.helper.do(before, Listen(job, console), operation)
-                bridge = await self._bridge(job, waiting, stdio)
+                bridge = await self._bridge(job, waiting, stdio, terminal)
             else:
                 wanted = (stdio.stdin, stdio.stdout, stdio.stderr)
                 given = [each for each in wanted if each >= 0]
@@ -117,7 +117,9 @@ class Commands:
             voice,
         )
 
-    async def _bridge(self, job: int, waiting: asyncio.Future[int], stdio: Stdio) -> Bridge | None:
+    async def _bridge(
+        self, job: int, waiting: asyncio.Future[int], stdio: Stdio, terminal: Terminal
+    ) -> Bridge | None:
         ended = asyncio.ensure_future(self._state.helper.exit_of(job))
         try:
             await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +127,10 @@ class Commands:
                 # It ended without ever having had a terminal: the runtime could not start it.
                 self._state.helper.put_back(job, ended.result())
                 return None
-            return Bridge(waiting.result(), stdio)
+            bridge = Bridge(waiting.result(), stdio)
+            # crun may start the program before it gives the terminal its size, or (crun 1.8) not give it one.
+            bridge.resize(terminal)
+            return bridge
         finally:
             ended.cancel()
 
