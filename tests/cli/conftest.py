@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -100,13 +99,13 @@ class Session:
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start the program; the caller waits."""
+        # Whoever runs the tests may have these ignored (nohup does), and that is inherited.
+        usual = ("env", "--default-signal=HUP,INT,TERM")
         return subprocess.Popen(
-            self.argv(*words),
+            [*usual, *self.argv(*words)],
             cwd=self.directory,
             env=self.environment(),
             text=True,
-            # Whoever runs the tests may have these ignored (nohup does), and that is inherited.
-            preexec_fn=_signals_as_usual,
             **options,
         )
 
@@ -115,11 +114,6 @@ class Session:
         path = self.directory / "calls"
         noted = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [values for name, values in noted if name == what]
-
-
-def _signals_as_usual() -> None:
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def text(block: str) -> str:
