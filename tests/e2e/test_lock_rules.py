@@ -15,7 +15,7 @@ from sandboxfile.spec.lock import Lockfile
 from tests.e2e.lock_world import OLD_ZLIB, World
 from tests.e2e.program import Program
 
-pytestmark = [pytest.mark.host, pytest.mark.network]
+pytestmark = [pytest.mark.host, pytest.mark.network, pytest.mark.timeout(1800)]
 
 
 def apt_names(lock: Lockfile, group: int) -> list[str]:

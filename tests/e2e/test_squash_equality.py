@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.e2e.lock_world import World
 
-pytestmark = [pytest.mark.host, pytest.mark.network]
+# A dozen locks and builds: on a busy machine they take longer than any other test.
+pytestmark = [pytest.mark.host, pytest.mark.network, pytest.mark.timeout(3600)]
 
 MAY_DIFFER = {
     "the next free number, in the order of installation": (
@@ -33,9 +34,8 @@ MAY_DIFFER = {
 }  # fmt: skip
 LEFT_BEHIND = ("etc/*", "var/*", "usr/share/info/*")
 """Where scripts of a package that came and went leave configuration, queues and lists."""
-
 TAKEN_OVER = ("etc/aliases", "etc/aliases.db")
-"""What one mail server makes when there is none yet, and the next one keeps as it finds it."""
+"""What they wrote and another package, which would have written its own, found there and kept."""
 
 
 @dataclass(frozen=True)
@@ -107,28 +107,29 @@ def state(world: World, slug: str, steps: tuple[Step, ...]) -> State:
     )
 
 
-def reason(path: str, replaced: bool, kept: bool) -> str | None:
-    """Why a file may differ, None when it may not. `replaced`: packages were removed on the way; `kept`: the
-    squashed environment has the file too."""
+def reason(path: str, removed: bool, at_once: bool) -> str | None:
+    """Why a file may differ, None when it may not.
+
+    removed: a group removed a package that an earlier one had brought
+    at_once: the squashed lock brings the file too
+    """
     for why, patterns in MAY_DIFFER.items():
         if any(fnmatch.fnmatch(path.removesuffix("-"), pattern) for pattern in patterns):
             return why
-    if replaced and not kept and any(fnmatch.fnmatch(path, pattern) for pattern in LEFT_BEHIND):
-        return "left behind by a package that was removed"
-    if replaced and path in TAKEN_OVER:
-        return "made by a package that was removed, kept by the one in its place"
+    if removed and any(fnmatch.fnmatch(path, each) for each in (TAKEN_OVER if at_once else LEFT_BEHIND)):
+        return "written by scripts of a package that was removed"
     return None
 
 
 @settings(
-    max_examples=2,
+    max_examples=1,
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.sampled_from(STEPS), min_size=3, max_size=4, unique=True).map(tuple))
-@example((STEPS[0], STEPS[6], STEPS[4], STEPS[1], STEPS[3], STEPS[2], STEPS[5]))
+@example((STEPS[0], STEPS[6], STEPS[4], STEPS[1], STEPS[3], STEPS[2]))
 @example(REPLACED)
 def test_increments_and_a_squashed_lock_make_the_same_environment(
     world: World, steps: tuple[Step, ...]
@@ -142,7 +143,7 @@ def test_increments_and_a_squashed_lock_make_the_same_environment(
         world.relock(sandboxfile(steps[:number]))
     by_increments = program("build").last
     grown = state(world, by_increments, steps)
-    replaced = any(group.apt and group.apt.removed for group in world.lock().groups)
+    removed = any(group.apt and group.apt.removed for group in world.lock().groups)
 
     program("lock", "--squash")
     at_once = program("build", "--locked").last
@@ -160,6 +161,6 @@ def test_increments_and_a_squashed_lock_make_the_same_environment(
     unexplained = {
         path: (grown.files.get(path), squashed.files.get(path))
         for path in differing
-        if reason(path, replaced, path in squashed.files) is None
+        if reason(path, removed, path in squashed.files) is None
     }
     assert unexplained == {}
