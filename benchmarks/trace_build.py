@@ -15,7 +15,7 @@ from pathlib import Path
 from job import BASE_ONLY, Job, write_context
 
 _INTERVAL = 0.02
-_WIDTH, _LEFT, _ROW = 1000, 190, 18
+_WIDTH, _LEFT, _RIGHT, _ROW = 1000, 230, 50, 18
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
 _OTHER = "#b8b8b8"
 
@@ -102,7 +102,7 @@ def running() -> dict[int, str]:
 
 def draw(recording: Recording) -> str:
     """The picture, as SVG: a row for each task, below a band for each processor."""
-    scale = (_WIDTH - _LEFT - 20) / recording.seconds
+    scale = (_WIDTH - _LEFT - _RIGHT) / recording.seconds
     common = Counter(name for samples in recording.cores.values() for _, name in samples).most_common()
     colours = {name: _COLOURS[n] for n, (name, _) in enumerate(common[: len(_COLOURS)])}
     band = 26
