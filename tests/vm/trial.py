@@ -27,7 +27,7 @@ SUITES = ",".join(
         ),
     )
 )
-_MINUTES = {"first": 20, "second": 90}
+_MINUTES = {"first": 60, "second": 120}
 
 
 def tell(text: str) -> None:
